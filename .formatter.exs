@@ -1,0 +1,7 @@
+[
+  inputs: [
+    "{mix,.formatter}.exs",
+    "lib/lineage/elixir/**/*.ex",
+    "test/exunit/**/*.{ex,exs}"
+  ]
+]

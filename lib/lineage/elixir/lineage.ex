@@ -1,0 +1,258 @@
+defmodule Lineage do
+  @moduledoc """
+  Tells which live processes of this node nobody would stop.
+
+  Lineage hooks every process creation and exit of the running node, and answers three questions
+  about each live process: *who stops it, who restarts it, who notices that it died*. A process that
+  no path of links joins to a supervision tree is an **orphan**.
+
+      iex> {:ok, _info} = Lineage.attach()
+      iex> {:ok, pid} = Task.start(fn -> Process.sleep(:infinity) end)
+      iex> Lineage.print(Lineage.orphans())
+      iex> Lineage.print(Lineage.why(pid))
+      iex> Lineage.detach()
+
+  Queries return data; `print/1` shows it to people. Every function here is the function of the same
+  name in the Erlang module `:lineage`, with options as keywords instead of a map.
+
+  A query without a session raises an `ErlangError` that says to call `attach/1` first.
+  """
+
+  @typedoc "Names a kind of process: by what it runs first, or by its registered name."
+  @type match :: {module, atom, arity} | atom
+
+  @typedoc "A process, as `why/1` takes it: a pid, a registered name, or a string like `\"0.123.0\"`."
+  @type name :: pid | atom | String.t()
+
+  @typedoc "Why an orphan is one; the words are explained at `orphans/1`."
+  @type kind :: :foreign | :escaped | :abandoned | :detached
+
+  @type attach_option ::
+          {:exits, :suspects | :all}
+          | {:monitors, :exact | :off}
+          | {:sites, :off}
+          | {:max_bytes, pos_integer}
+          | {:for, pos_integer}
+          | {:max_spawn_rate, pos_integer}
+          | {:runtime, [match]}
+          | {:hosts, [match]}
+          | {:services, [match]}
+          | {:supervisors, [match]}
+
+  @type orphans_option ::
+          {:kind, kind}
+          | {:app, atom}
+          | {:min_age_ms, non_neg_integer}
+          | {:ignore, [match]}
+
+  @doc """
+  Attaches Lineage to this node: from now on every birth and death is counted, and every process that
+  is already there is known.
+
+  Starts the `:lineage` application if need be. The session outlives the caller; it ends with
+  `detach/0`, with its fuse, or with the application.
+
+  ## Options
+
+    * `:exits` - `:suspects` (default) stops watching a process at its first link, so that processes of
+      a supervision tree cost nothing from then on. `:all` watches each process until it dies, for the
+      time and reason of every exit; it slows message passing by 12 to 40 %.
+    * `:monitors` - `:exact` also traces the calls that set monitors, so that an abnormal exit is known
+      to be noticed or not. `:off` (default) leaves that `:unknown`.
+    * `:sites` - `:off` is the only value in this version.
+    * `:max_bytes` - memory that the census may take, in bytes (256 MiB). Births beyond it are counted
+      as `lost`, not recorded.
+    * `:for` - detaches by itself after so many milliseconds.
+    * `:max_spawn_rate` - detaches by itself when more processes than this are born within one second.
+    * `:runtime`, `:hosts`, `:services`, `:supervisors` - lists of `{module, function, arity}` or
+      registered names that extend the built-in lists: processes that have no supervisor by design,
+      processes that stand for their user, processes whose links tether nobody, and processes that
+      supervise others.
+
+  ## Returns
+
+    * `{:ok, info}` - a map with what was found at attach.
+    * `{:error, {tag, sentence}}` - the sentence says what to do next. Only one session can be attached
+      to a node at a time.
+
+  ## Examples
+
+      iex> {:ok, info} = Lineage.attach()
+
+      # On a production node: ten minutes at most, less if it spawns more than 50,000 a second.
+      iex> {:ok, info} = Lineage.attach(for: 600_000, max_spawn_rate: 50_000)
+
+      # MyApp.Pool links to every worker it lends out; those links are no supervision.
+      iex> {:ok, info} = Lineage.attach(services: [MyApp.Pool])
+
+  """
+  @spec attach([attach_option]) :: {:ok, map} | {:error, {atom, String.t()}}
+  def attach(options \\ []), do: :lineage.attach(Map.new(options))
+
+  @doc """
+  Ends the session and frees everything it held. Also `:ok` when none is attached.
+
+  ## Examples
+
+      iex> Lineage.detach()
+      :ok
+
+  """
+  @spec detach() :: :ok
+  defdelegate detach(), to: :lineage
+
+  @doc """
+  Gives up the trace flags for as long as `fun` runs, so that another tracer can work; returns what
+  `fun` returns.
+
+  Before OTP 27 a node has one tracer for all tools, and `:dbg` or `:recon_trace` may find it taken.
+  What is born meanwhile is found again afterwards; the time is added to `blind_ms` of `summary/0`.
+
+  ## Examples
+
+      iex> Lineage.yield(fn -> MyTracing.run(5_000) end)
+
+  """
+  @spec yield((() -> result)) :: result when result: term
+  defdelegate yield(fun), to: :lineage
+
+  @doc """
+  Counts, from the census alone: no process is asked anything, so it is cheap on a large node.
+
+  Returns a map. `:live`, `:births`, `:deaths` (`:seen` by their exit and `:swept` by liveness),
+  `:orphans` (an upper bound) and `:orphans_checked` (how many the last `orphans/1` confirmed),
+  `:silent_failures` (abnormal exits that nobody noticed), `:unheard_unknown` (those that perhaps
+  nobody did), `:lost`, `:blind_ms`, `:since`, `:exits`, `:bytes` and `:peak_bytes`.
+
+  ## Examples
+
+      iex> Lineage.summary().orphans
+
+  """
+  @spec summary() :: map
+  defdelegate summary(), to: :lineage
+
+  @doc """
+  The live pids that the census knows.
+
+  ## Examples
+
+      iex> self() in Lineage.pids()
+      true
+
+  """
+  @spec pids() :: [pid]
+  defdelegate pids(), to: :lineage
+
+  @doc """
+  The orphans: live processes that no path of links joins to a supervision tree or a host.
+
+  Each is a map with at least `:pid`, `:generation`, `:kind`, `:parent`, `:guardian`, `:initial_call`,
+  `:site`, `:label`, `:age_ms` and `:monitored`. Every one was checked against the live process, so
+  none is a false alarm. The kinds, the first that fits:
+
+    * `:foreign` - spawned from another node
+    * `:escaped` - was supervised or tethered, then unlinked; or a supervisor lists it without a link
+    * `:abandoned` - its parent is dead
+    * `:detached` - its parent lives
+
+  ## Options
+
+    * `:kind` - only this kind
+    * `:app` - only processes of this application
+    * `:min_age_ms` - only those that have lived this long, in milliseconds
+    * `:ignore` - leaves out processes by `{module, function, arity}` or registered name
+
+  ## Examples
+
+      iex> Lineage.print(Lineage.orphans(min_age_ms: 60_000))
+
+  """
+  @spec orphans([orphans_option]) :: [map]
+  def orphans(options \\ []), do: :lineage.orphans(Map.new(options))
+
+  @doc """
+  The last dead processes that had no link, newest first: at most `count` of them, and at most 1,000.
+
+  Even a process that lived for microseconds is named here.
+
+  ## Examples
+
+      iex> spawn(fn -> exit(:boom) end)
+      iex> Lineage.print(Lineage.recent(10))
+
+  """
+  @spec recent(pos_integer) :: [map]
+  defdelegate recent(count), to: :lineage
+
+  @doc """
+  All about one process: who spawned it, its ancestors up to the root, and who stops it, restarts it
+  and notices its death, each with the link or the child spec that the answer stands on.
+
+  Takes a pid, a registered name, or a string such as `"0.123.0"` or `"#PID<0.123.0>"`.
+
+  ## Examples
+
+      iex> Lineage.print(Lineage.why(MyApp.Cache))
+      iex> Lineage.print(Lineage.why("0.123.0"))
+
+  """
+  @spec why(name) :: map | {:error, {atom, String.t()}}
+  defdelegate why(name), to: :lineage
+
+  @doc """
+  The forest of this node as data: applications, their supervisors, what hangs below them, and the
+  orphans apart.
+
+  ## Examples
+
+      iex> Lineage.print(Lineage.tree())
+
+  """
+  @spec tree() :: term
+  defdelegate tree(), to: :lineage
+
+  @doc """
+  Like `tree/0`, for one application, process or set of options; see `:lineage.tree/1`.
+  """
+  @spec tree(term) :: term
+  defdelegate tree(root), to: :lineage
+
+  @doc """
+  What is new since `earlier`: an earlier `summary/0`, or the path of a snapshot by `save/1`.
+
+  ## Examples
+
+      iex> before = Lineage.summary()
+      iex> MyApp.do_something()
+      iex> Lineage.print(Lineage.diff(before))
+
+  """
+  @spec diff(term) :: term
+  defdelegate diff(earlier), to: :lineage
+
+  @doc """
+  Writes a snapshot of the census to `path`, as JSON.
+
+  ## Examples
+
+      iex> Lineage.save("/tmp/before.json")
+      :ok
+
+  """
+  @spec save(Path.t()) :: :ok | {:error, {atom, String.t()}}
+  defdelegate save(path), to: :lineage
+
+  @doc """
+  Prints what any of the queries returned: tables and trees that fit the terminal, in colour when there
+  is one, and plain text when there is none.
+
+  ## Examples
+
+      iex> Lineage.print(Lineage.orphans())
+      iex> Lineage.print(Lineage.why(self()))
+
+  """
+  @spec print(term) :: :ok
+  defdelegate print(report), to: :lineage
+end
