@@ -1,0 +1,271 @@
+%% @doc Which processes of a real node are what they are by design, each with its reason.
+%%
+%% Four lists, extended by the options of `lineage:attach/1': the VM's and kernel's own processes
+%% (`runtime/0'), processes that stand for a user (`hosts/0'), services whose links are bookkeeping
+%% (`services/0') and supervisor behaviours (`supervisors/0'). They were made by walking live nodes, not
+%% by reading: every entry is a process that some node really has, and `real_nodes_SUITE' boots those
+%% nodes. What is supervised or linked needs no entry: the lists name only what no link explains.
+%%
+%% A match is one of
+%%
+%% <ul>
+%% <li>`{M, F, A}', the initial call; `F' and `A' may be `_'. The hook sees it at birth: for proc_lib's
+%%   processes the callback's (`{peer, init, 1}'), for the rest what was spawned. A process that was
+%%   there before is known by its `$initial_call', else by `process_info/2'. They are not always the
+%%   same: a supervisor is born as `{supervisor, init, 1}' and says later that it is
+%%   `{supervisor, Callback, 1}'; a gen_event is born without a callback module.</li>
+%% <li>`{registered, Name}', for processes whose initial call is a closure or is shared with others.</li>
+%% <li>`{frame, {M, F, A}}': a closure (its initial call is `erlang:apply/2', which says nothing) that
+%%   has this function on its stack. Only functions in which the process waits, and which never call
+%%   into a user's own spawned process: a stack shows 8 frames, unless the node says otherwise.</li>
+%% <li>`{child, {frame, {M, F, A}}}': a closure whose parent has it on its stack: a test process is deep
+%%   in its test's own functions, but its runner waits for it.</li>
+%% </ul>
+%%
+%% The first two are known at birth or when seeded. The last two are asked of a live process, by
+%% {@link recognise/2}, of the few that a verdict is about to call orphans.
+-module(lineage_lists).
+
+-export([runtime/0, hosts/0, services/0, supervisors/0]).
+-export([recognise/2, recognise/3, initial_calls/1, registered/1]).
+
+-export_type([match/0, entry/0]).
+
+-type pattern() :: {module() | '_', atom(), arity() | '_'}.
+-type match() ::
+    pattern() | {registered, atom()} | {frame, pattern()} | {child, {frame, pattern()}}.
+-type entry() :: {match(), Reason :: binary()}.
+
+%% @doc The VM's own and kernel's own: nothing supervises them, and nothing should.
+-spec runtime() -> [entry()].
+runtime() ->
+    vm() ++ kernel() ++ files_and_sockets().
+
+vm() ->
+    [
+        {{erl_init, start, 2}, <<"init: the node's first process; all else starts below it">>},
+        {{otp_ring0, start, 2}, <<"init, as releases before 24 name it">>},
+        {{registered, init}, <<"init: the node stops when it does">>},
+        {{registered, erl_prim_loader},
+            <<"loads code before the code server runs; init is linked to it">>},
+        {{registered, application_controller},
+            <<"starts and stops applications; init is linked to it and stops the node without it">>},
+        {{registered, logger}, <<"logger's server is started by init, before kernel, and linked to it">>},
+        {{erts_code_purger, start, 0},
+            <<"purges old code; started by the VM, which aborts when it dies">>},
+        {{erts_literal_area_collector, start, 0},
+            <<"collects literals of purged code; started by the VM">>},
+        {{erts_dirty_process_signal_handler, start, 0},
+            <<"answers signals for processes that run dirty; started by the VM">>},
+        {{erts_trace_cleaner, start, 0}, <<"clears trace sessions (27 on); started by the VM">>},
+        {{prim_file, start, 0}, <<"closes files whose owner died; started by the VM">>},
+        {{socket_registry, start, 0}, <<"counts open sockets; started by the VM">>}
+    ].
+
+kernel() ->
+    [
+        {{frame, {rpc, nodes_observer_loop, 1}},
+            <<"rex's observer of other nodes: it monitors rex, and stops with it">>},
+        {{registered, rex_proxy_user}, <<"output of calls from other nodes; started once, by rex">>},
+        {{registered, heart}, <<"kernel's port to heart, which restarts the whole node">>},
+        {{net_kernel, passive_connect_monitor, 2},
+            <<"waits for another node to connect, then answers and ends">>},
+        {{frame, {global, timer, 2}}, <<"a timer of global's: sends one message and ends">>},
+        {{frame, {global, resolver, 2}},
+            <<"resolves names while two nodes connect; monitors, and stops with the connection">>},
+        {{beam_lib, init, 1},
+            <<"the server of beam_lib's crypto keys: started by its first user, for the node">>}
+    ].
+
+files_and_sockets() ->
+    Owner =
+        <<"a file's or socket's process: monitors its owner and closes with it, as a port would">>,
+    [
+        {{Module, init, 1}, Owner}
+     || Module <- [
+            raw_file_io_delayed,
+            raw_file_io_compressed,
+            raw_file_io_deflate,
+            raw_file_io_inflate,
+            gen_tcp_socket,
+            gen_udp_socket
+        ]
+    ].
+
+%% @doc Not linked by design, and each stands for somebody who watches it: a person or a runner.
+-spec hosts() -> [entry()].
+hosts() ->
+    shells() ++ erlang_tests() ++ elixir_tests() ++ calls().
+
+shells() ->
+    [
+        {{frame, {shell, shell_rep, '_'}},
+            <<"an erl shell: of a remote one, only a group leader on another node is linked">>},
+        {{frame, {shell, get_command1, '_'}},
+            <<"an erl shell that waits for its next line">>},
+        {{frame, {shell, server_loop, '_'}}, <<"an erl shell">>},
+        {{frame, {'Elixir.IEx.Server', '_', '_'}},
+            <<"an iex shell, or its reader; of a remote one only the other node's group is linked">>},
+        {{'Elixir.IEx.Evaluator', init, '_'},
+            <<"evaluates what is typed in iex; monitors its shell and ends with it">>},
+        {{child, {frame, {'Elixir.Kernel.CLI', exec_fun, '_'}}},
+            <<"runs what the command line of elixir or mix says; init waits for it">>},
+        {{child, {frame, {'Elixir.Kernel.ParallelCompiler', '_', '_'}}},
+            <<"compiles one file; the compiler monitors it and waits">>}
+    ].
+
+erlang_tests() ->
+    [
+        {{registered, eunit_server}, <<"EUnit's server: started by the first run, for the node">>},
+        {{frame, {eunit_server, main, 1}}, <<"EUnit's server">>},
+        {{frame, {eunit_listener, '_', '_'}},
+            <<"EUnit's listener: tells the results of a run and ends with it">>},
+        {{frame, {eunit_serial, '_', '_'}},
+            <<"EUnit's listener that puts results in order; ends with its run">>},
+        {{frame, {eunit_proc, insulator_wait, '_'}},
+            <<"EUnit's insulator: stands between the runner and the test process, and monitors both">>},
+        {{eunit_proc, group_leader_process, 1}, <<"collects a test's output, and ends with the test">>},
+        {{frame, {ct_run, '_', '_'}},
+            <<"a Common Test run that was started by ct:run_test: its caller monitors it">>},
+        {{ct_hooks_lock, init, 1},
+            <<"serialises Common Test hooks; started by a parallel group and stopped after it">>},
+        {{registered, cover_server},
+            <<"cover's server: started by a person or by a test run, for the node">>},
+        {{registered, dbg}, <<"dbg's server: started by the person who traces">>}
+    ].
+
+elixir_tests() ->
+    Runner = fun(F) -> {child, {frame, {'Elixir.ExUnit.Runner', F, '_'}}} end,
+    [
+        {{frame, {'Elixir.ExUnit.Runner', run_module, '_'}},
+            <<"ExUnit's process of one test module: the runner monitors it">>},
+        {{frame, {'Elixir.ExUnit.Runner', '-run_setup_all/2-fun-0-', '_'}},
+            <<"ExUnit's process of setup_all, kept until the module's tests are done">>},
+        {{frame, {'Elixir.ExUnit.OnExitHandler', '_', '_'}},
+            <<"runs on_exit after its test; the module's process monitors it">>},
+        {Runner(run_module), <<"a test, setup_all or on_exit process: its module's process monitors it">>},
+        {Runner(run_tests), <<"a test process: its module's process monitors it">>},
+        {Runner(run_test), <<"a test process: its module's process monitors it">>},
+        {Runner(spawn_test), <<"a test process: its module's process monitors it">>},
+        {Runner(receive_test_reply), <<"a test process: its module's process monitors it">>}
+    ].
+
+calls() ->
+    [
+        {{erpc, execute_call, '_'},
+            <<"a call from another node or process: the caller monitors it and waits">>},
+        {{erpc, execute_cast, '_'}, <<"a cast that another node or process asked for by erpc or rpc">>},
+        {{peer, init, 1},
+            <<"the origin's process of a peer node: it stops the peer when it ends">>},
+        {{frame, {peer, '_', '_'}},
+            <<"a peer node's own end of its connection: it stops the node when that closes">>},
+        {{child, {frame, {peer, io_server_loop, '_'}}}, <<"a call from the origin of a peer node">>},
+        {{child, {frame, {peer, tcp_server_loop, '_'}}}, <<"a call from the origin of a peer node">>}
+    ].
+
+%% @doc Their links to others are bookkeeping: such a link stops nobody who was not told to expect it,
+%% so it tethers nobody.
+-spec services() -> [entry()].
+services() ->
+    [
+        {{'Elixir.Registry.Partition', init, 1},
+            <<"a Registry partition links to whoever registers, only to forget the name">>},
+        {{disk_log, init, 2}, <<"a log links to its owners, only to close when the last one died">>},
+        {{registered, disk_log_server}, <<"links to logs while they open">>},
+        {{registered, dets}, <<"dets links to whoever opened a table, only to close it">>},
+        {{registered, mnesia_tm}, <<"links to a transaction's process, only to give its locks back">>},
+        {{registered, mnesia_subscr}, <<"links to subscribers, only to forget them">>},
+        {{registered, mnesia_controller}, <<"links to loaders and subscribers while it serves them">>},
+        {{gen_event, init_it, 6},
+            <<"an event manager links to who adds a supervised handler, only to remove the handler">>}
+    ].
+
+%% @doc Behaviours that hold children. What says `{supervisor, _, 1}' in its `$initial_call' is one too
+%% (DynamicSupervisor, Task.Supervisor, PartitionSupervisor, ranch).
+-spec supervisors() -> [entry()].
+supervisors() ->
+    [
+        {{supervisor, init, 1}, <<"OTP's supervisor, as it is born">>},
+        {{supervisor, '_', 1}, <<"OTP's supervisor, and whatever says that it is one">>},
+        {{supervisor_bridge, init, 1}, <<"OTP's bridge to what is no supervision tree, as it is born">>},
+        {{supervisor_bridge, '_', 1}, <<"OTP's bridge to what is no supervision tree">>},
+        {{'Elixir.DynamicSupervisor', init, 1},
+            <<"Elixir's DynamicSupervisor and Task.Supervisor, as they are born">>},
+        {{'Elixir.ConsumerSupervisor', init, 1}, <<"GenStage's supervisor of consumers">>},
+        {{ranch_conns_sup, init, '_'}, <<"ranch's supervisor of connections, as it is born">>}
+    ].
+
+%% @doc The initial calls of a list, for the NIF to classify births and seeds by.
+-spec initial_calls([entry()]) -> [pattern()].
+initial_calls(Entries) ->
+    [MFA || {{_, _, _} = MFA, _} <- Entries].
+
+%% @doc The registered names of a list, to be marked once their processes are known.
+-spec registered([entry()]) -> [atom()].
+registered(Entries) ->
+    [Name || {{registered, Name}, _} <- Entries].
+
+%% @doc Asks a live process whether it is one of the runtime's or a host. `Deadline' in milliseconds is
+%% for each of at most three questions.
+-spec recognise(pid(), pos_integer()) ->
+    {runtime | host, Reason :: binary()} | undefined | dead | unresolved.
+recognise(Pid, Deadline) ->
+    recognise(Pid, Deadline, [{runtime, runtime()}, {host, hosts()}]).
+
+%% @doc The same with lists of one's own.
+-spec recognise(pid(), pos_integer(), [{Class, [entry()]}]) ->
+    {Class, Reason :: binary()} | undefined | dead | unresolved
+when
+    Class :: atom().
+recognise(Pid, Deadline, Lists) ->
+    case facts(Pid, Deadline) of
+        #{} = Facts -> first(Facts, parent_stack(Facts, Deadline), Lists);
+        Other -> Other
+    end.
+
+facts(Pid, Deadline) ->
+    Items = [initial_call, registered_name, parent, otp, current_stacktrace],
+    lineage_proc:info(Pid, Items, Deadline).
+
+%% Only a closure is known by its parent.
+parent_stack(#{initial_call := {erlang, apply, 2}, parent := Parent}, Deadline) when
+    is_pid(Parent), node(Parent) =:= node()
+->
+    case lineage_proc:info(Parent, [current_stacktrace], Deadline) of
+        #{current_stacktrace := Stack} -> Stack;
+        _ -> []
+    end;
+parent_stack(_Facts, _Deadline) ->
+    [].
+
+first(_Facts, _ParentStack, []) ->
+    undefined;
+first(Facts, ParentStack, [{Class, Entries} | Lists]) ->
+    case lists:search(fun({Match, _}) -> is_match(Match, Facts, ParentStack) end, Entries) of
+        {value, {_, Reason}} -> {Class, Reason};
+        false -> first(Facts, ParentStack, Lists)
+    end.
+
+is_match({registered, Name}, #{registered_name := Registered}, _ParentStack) ->
+    Name =:= Registered;
+is_match({frame, Pattern}, #{initial_call := {erlang, apply, 2}} = Facts, _ParentStack) ->
+    on_stack(Pattern, maps:get(current_stacktrace, Facts));
+is_match({child, {frame, Pattern}}, #{initial_call := {erlang, apply, 2}}, ParentStack) ->
+    on_stack(Pattern, ParentStack);
+is_match({_, _, _} = Pattern, Facts, _ParentStack) ->
+    is_call(Pattern, initial_call(Facts));
+is_match(_Match, _Facts, _ParentStack) ->
+    false.
+
+initial_call(#{otp := #{initial_call := Call}}) -> Call;
+initial_call(#{initial_call := Call}) -> Call.
+
+on_stack(Pattern, Stack) ->
+    lists:any(fun({M, F, A, _Location}) -> is_call(Pattern, {M, F, A}) end, Stack).
+
+is_call({M, F, A}, {M1, F1, A1}) ->
+    is_name(M, M1) andalso is_name(F, F1) andalso is_name(A, A1).
+
+is_name('_', _) -> true;
+is_name(Name, Name) -> true;
+is_name(_, _) -> false.
