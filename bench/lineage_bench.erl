@@ -1,0 +1,212 @@
+%% The benchmarks' entry: what a node runs for bench/run.sh. Arms are compared within one run of one node, round by round in a
+%% new order each time; what counts is the ratio within a round, its median over the rounds and its spread.
+%%
+%% Arguments (after -extra), all optional:
+%%   cost | ping | big       what to run (default cost)
+%%   --table fresh|aged      the state of this node's process table
+%%   --workers 1,2  --live 20,20000  --what spawn_link,...  --arms untraced,...   which cells and arms
+%%   --rounds N  --ops N     rounds of a cell, births (or messages) of each arm in a round
+%%   --shape one|thousand|orphans  --size N    for big
+%%   --out FILE              append one JSON line per arm or figure; without it they go to standard output
+%%   --bars                  a figure beyond its bar makes the exit status 1
+-module(lineage_bench).
+
+-export([main/0, emit/2]).
+
+-type options() :: #{atom() => term()}.
+
+%% Bars from the design: each arm of Lineage against the no-op tracer that sheds or keeps as it does.
+-define(COST_BAR, 1.10).
+-define(PING_BAR, 1.01).
+
+%% Runs what the command line says, and ends the node: 0, or 1 where --bars was given and one does not hold.
+-spec main() -> no_return().
+main() ->
+    Options = options(init:get_plain_arguments(), defaults()),
+    Status =
+        try run(Options) of
+            true -> 0;
+            false -> 1
+        catch
+            Class:Reason:Stack ->
+                io:format(standard_error, "~p:~p~n~p~n", [Class, Reason, Stack]),
+                2
+        end,
+    erlang:halt(Status).
+
+defaults() ->
+    #{
+        run => cost,
+        table => fresh,
+        workers => [1, 2],
+        live => [20, 20000],
+        what => [spawn_link, spawn_monitor],
+        arms => lineage_bench_arm:all(),
+        rounds => 21,
+        ops => 20000,
+        shape => one,
+        size => 1000000,
+        out => undefined,
+        bars => false
+    }.
+
+options([], Options) ->
+    Options;
+options([Run | Rest], Options) when Run =:= "cost"; Run =:= "ping"; Run =:= "big" ->
+    options(Rest, Options#{run := list_to_atom(Run)});
+options(["--bars" | Rest], Options) ->
+    options(Rest, Options#{bars := true});
+options(["--out", File | Rest], Options) ->
+    options(Rest, Options#{out := File});
+options(["--" ++ Name, Value | Rest], Options) ->
+    Key = list_to_atom(Name),
+    options(Rest, Options#{Key := value(Key, Value)}).
+
+value(Key, Value) when Key =:= rounds; Key =:= ops; Key =:= size -> list_to_integer(Value);
+value(Key, Value) when Key =:= workers; Key =:= live -> [list_to_integer(N) || N <- string:split(Value, ",", all)];
+value(Key, Value) when Key =:= what; Key =:= arms -> [list_to_atom(A) || A <- string:split(Value, ",", all)];
+value(Key, Value) when Key =:= table; Key =:= shape -> list_to_atom(Value).
+
+run(#{run := big} = Options) ->
+    judge(Options, lineage_bench_big:run(Options));
+run(#{table := Table} = Options) ->
+    ok = prepare(Table),
+    io:format("process limit ~b, ~s table, a pid's step ~b~n", [
+        erlang:system_info(process_limit), Table, lineage_bench_load:pid_step()
+    ]),
+    judge(Options, lists:append([population(Live, Options) || Live <- populations(Options)])).
+
+prepare(fresh) ->
+    ok;
+prepare(aged) ->
+    _ = lineage_bench_load:age(),
+    ok.
+
+populations(#{run := ping}) -> [20];
+populations(#{live := Live}) -> Live.
+
+%% Without --bars all figures are only shown.
+judge(#{bars := false}, _Held) -> true;
+judge(#{bars := true}, Held) -> lists:all(fun(Is) -> Is end, Held).
+
+%% The idle processes stand beside the load; the rolling loads bring their own.
+population(Live, Options) ->
+    Holder = lineage_bench_load:hold(Live),
+    Held = lists:append([
+        cell(Load, Options)
+     || Load <- loads(Live, Options), not is_rolling(Load)
+    ]),
+    ok = lineage_bench_load:release(Holder),
+    Held ++ lists:append([cell(Load, Options) || Load <- loads(Live, Options), is_rolling(Load)]).
+
+is_rolling(#{what := What}) -> What =:= rolling_link orelse What =:= rolling_monitor.
+
+loads(_Live, #{run := ping, ops := Ops}) ->
+    [#{what => ping_pong, workers => 1, live => 20, ops => Ops}];
+loads(Live, #{what := Whats, workers := Workers, ops := Ops}) ->
+    [#{what => What, workers => N, live => Live, ops => Ops} || What <- Whats, N <- Workers].
+
+cell(Load, #{arms := Arms, rounds := Rounds} = Options) ->
+    #{what := What, workers := Workers, live := Live} = Load,
+    io:format("~n~s, ~b worker(s), ~b live~n", [What, Workers, Live]),
+    Results = rounds(Rounds, Load, Arms, rand:seed_s(exsss, {4, 5, 6})),
+    [arm(Arm, Load, Results, Options) || Arm <- Arms].
+
+rounds(0, _Load, _Arms, _Rand) ->
+    [];
+rounds(Left, Load, Arms, Rand0) ->
+    {Keyed, Rand} = lists:mapfoldl(
+        fun(Arm, R0) ->
+            {Key, R} = rand:uniform_s(R0),
+            {{Key, Arm}, R}
+        end,
+        Rand0,
+        Arms
+    ),
+    Round = maps:from_list([{Arm, once(Arm, Load)} || {_, Arm} <- lists:sort(Keyed)]),
+    [Round | rounds(Left - 1, Load, Arms, Rand)].
+
+%% A fifth of the load runs first, untimed: a tracer that was just attached touches its memory for the first time then.
+once(Arm, #{ops := Ops} = Load) ->
+    Handle = lineage_bench_arm:on(Arm),
+    try
+        _ = lineage_bench_load:run(Load#{ops := max(1, Ops div 5)}),
+        lineage_bench_load:run(Load)
+    after
+        lineage_bench_arm:off(Handle)
+    end.
+
+arm(Arm, #{what := What, workers := Workers, live := Live, ops := Ops} = Load, Results, #{table := Table} = Options) ->
+    Base = base(Arm, What, Results),
+    Wall = lineage_bench_stat:spread(ratios(wall_ns, Arm, Base, Results)),
+    Cpu = lineage_bench_stat:spread(ratios(cpu_ns, Arm, Base, Results)),
+    Against = lineage_bench_stat:median(ratios(wall_ns, Arm, untraced, Results)),
+    Bar = bar(Arm, What),
+    Ns = lineage_bench_stat:median([maps:get(wall_ns, maps:get(Arm, Round)) / Ops || Round <- Results]),
+    Verdict = verdict(Bar, Wall, Cpu),
+    io:format("  ~-17s ~9.1f ns  ~6.3f x ~-10s [~.3f ~.3f]  cpu ~.3f [~.3f ~.3f]  ~.3f x untraced~s~n", [
+        Arm, Ns, maps:get(median, Wall), Base, maps:get(q1, Wall), maps:get(q3, Wall),
+        maps:get(median, Cpu), maps:get(q1, Cpu), maps:get(q3, Cpu), Against, mark(Bar, Verdict)
+    ]),
+    emit(Options, #{
+        bench => maps:get(run, Options),
+        what => What,
+        arm => Arm,
+        base => Base,
+        table => Table,
+        process_limit => erlang:system_info(process_limit),
+        otp => list_to_binary(erlang:system_info(otp_release)),
+        workers => Workers,
+        live => Live,
+        rounds => length(Results),
+        ops => maps:get(ops, Load),
+        ns_per_op => Ns,
+        ratio => Wall,
+        cpu_ratio => Cpu,
+        ratio_untraced => Against,
+        bar => Bar,
+        holds => Verdict
+    }),
+    Verdict =/= false.
+
+ratios(Key, Arm, Base, Results) ->
+    [maps:get(Key, maps:get(Arm, Round)) / maps:get(Key, maps:get(Base, Round)) || Round <- Results].
+
+%% `exits: suspects' sheds what is linked and keeps the rest, `exits: all' keeps everything: each has its no-op peer.
+base(Arm, What, Results) ->
+    Peer = peer(Arm, What),
+    case Results of
+        [#{Peer := _} | _] -> Peer;
+        _ -> untraced
+    end.
+
+peer(_Arm, ping_pong) -> untraced;
+peer(lineage_suspects, What) when What =:= spawn_link; What =:= rolling_link -> noop_shed;
+peer(lineage_suspects, _What) -> noop_keep;
+peer(lineage_all, _What) -> noop_keep;
+peer(_Arm, _What) -> untraced.
+
+bar(lineage_suspects, ping_pong) -> ?PING_BAR;
+bar(_Arm, ping_pong) -> undefined;
+bar(lineage_suspects, _What) -> ?COST_BAR;
+bar(lineage_all, _What) -> ?COST_BAR;
+bar(_Arm, _What) -> undefined.
+
+%% A bar is missed where both clocks say so: the wall's median with its interval, and the node's CPU time, which other
+%% programs on the machine do not disturb.
+verdict(undefined, _Wall, _Cpu) -> null;
+verdict(Bar, #{median := Wall}, _Cpu) when Wall =< Bar -> true;
+verdict(Bar, #{low := Low}, #{median := Cpu}) when Low > Bar, Cpu > Bar -> false;
+verdict(_Bar, _Wall, _Cpu) -> unclear.
+
+mark(undefined, _) -> "";
+mark(Bar, true) -> io_lib:format("  (bar ~.2f holds)", [Bar]);
+mark(Bar, unclear) -> io_lib:format("  (bar ~.2f: within the noise)", [Bar]);
+mark(Bar, false) -> io_lib:format("  (bar ~.2f MISSED)", [Bar]).
+
+%% Writes one JSON line, to the file of --out or to standard output.
+-spec emit(options(), #{atom() => lineage_bench_stat:json()}) -> ok.
+emit(#{out := undefined}, Line) ->
+    io:put_chars([lineage_bench_stat:json(Line), $\n]);
+emit(#{out := File}, Line) ->
+    ok = file:write_file(File, [lineage_bench_stat:json(Line), $\n], [append]).
