@@ -1,0 +1,254 @@
+%% @private The trace flags, and nothing else: who holds them, setting, clearing, looking after them.
+%%
+%% Before OTP 27 the node has one tracer for all tools (`erlang:trace/3'); from 27 on Lineage has a
+%% trace session of its own. Nothing here ever uses `all', `existing' or `processes': those block
+%% every scheduler while the VM walks its process table. Flags go pid by pid.
+-module(lineage_hook).
+
+-export([api/0, holder/0, arm/1, rearm/1, check/1, disarm/1, destroy/1, clear_stale/0,
+         flag/2, unflag/2, arm_monitors/1, check_monitors/1, disarm_monitors/1]).
+
+-export_type([hook/0, holder/0]).
+
+-type holder() :: pid() | port() | {module(), term()}.
+-opaque hook() :: #{api := single | sessions, state := integer(), handle := term()}.
+
+-define(TRACER, lineage_nif).
+
+%% @doc `sessions' on OTP 27 and later, where tools do not disturb each other; `single' before.
+-spec api() -> single | sessions.
+api() ->
+    Module = session_module(),
+    case code:ensure_loaded(Module) of
+        {module, _} ->
+            case erlang:function_exported(Module, session_create, 3) of
+                true -> sessions;
+                false -> single
+            end;
+        {error, _} ->
+            single
+    end.
+
+%% @doc Who traces new processes on this node already, as far as that is in our way.
+-spec holder() -> none | holder().
+holder() ->
+    case api() of
+        sessions -> none;
+        single -> tracer_of(new_processes)
+    end.
+
+%% @doc Hooks every process born from now on. `State' is the session number of the NIF. On 27+ the
+%% trace session lives as long as the calling process.
+-spec arm(integer()) -> {ok, hook()} | {error, lineage_error:cause()}.
+arm(State) ->
+    arm(api(), State).
+
+arm(sessions, State) ->
+    try
+        Handle = session(session_create, [lineage, {?TRACER, State}, []]),
+        Hook = #{api => sessions, state => State, handle => Handle},
+        session(process, [Handle, new_processes, true, [procs]]),
+        {ok, Hook}
+    catch
+        error:Reason -> {error, {hook_failed, Reason}}
+    end;
+arm(single, State) ->
+    %% The VM would let us take the flag from another tool without a word; so look first.
+    case tracer_of(new_processes) of
+        none ->
+            try
+                erlang:trace(new_processes, true, [procs, {tracer, ?TRACER, State}]),
+                {ok, #{api => single, state => State, handle => none}}
+            catch
+                error:Reason -> {error, {hook_failed, Reason}}
+            end;
+        {?TRACER, _Old} ->
+            erlang:trace(new_processes, false, [all]),
+            arm(single, State);
+        Holder ->
+            {error, {tracer_held, Holder}}
+    end.
+
+%% @doc Sets the hook again after {@link check/1} said `none'.
+-spec rearm(hook()) -> {ok, hook()} | {error, lineage_error:cause()}.
+rearm(#{state := State}) ->
+    arm(State).
+
+%% @doc Whether new processes are hooked at this moment, and by whom if not by us.
+-spec check(hook()) -> ok | none | {held, holder()}.
+check(#{api := sessions, handle := Handle, state := State}) ->
+    try session(info, [Handle, new_processes, tracer]) of
+        {tracer, {?TRACER, State}} -> ok;
+        {tracer, ?TRACER} -> ok;
+        _ -> none
+    catch
+        error:_ -> none
+    end;
+check(#{api := single, state := State}) ->
+    case tracer_of(new_processes) of
+        {?TRACER, State} -> ok;
+        none -> none;
+        Holder -> {held, Holder}
+    end.
+
+%% @doc New processes are left alone from now on. Those that are flagged stay so.
+-spec disarm(hook()) -> ok.
+disarm(#{api := sessions, handle := Handle}) ->
+    try session(process, [Handle, new_processes, false, [procs]]) of
+        _ -> ok
+    catch
+        error:_ -> ok
+    end;
+disarm(#{api := single} = Hook) ->
+    %% Only what is ours: another tool may have taken the flag meanwhile.
+    case check(Hook) of
+        ok -> erlang:trace(new_processes, false, [all]), ok;
+        _ -> ok
+    end.
+
+%% @doc Frees the trace session of 27+. Call it after the pids were cleared one by one: what is left
+%% then is small.
+-spec destroy(hook()) -> ok.
+destroy(#{api := single}) ->
+    ok;
+destroy(#{api := sessions, handle := Handle}) ->
+    try session(session_destroy, [Handle]) of
+        _ -> ok
+    catch
+        error:_ -> ok
+    end.
+
+%% @doc Takes back a hook that a session which crashed has left on the new processes (before 27; a
+%% trace session ends with its creator).
+-spec clear_stale() -> ok.
+clear_stale() ->
+    case holder() of
+        {?TRACER, _} -> erlang:trace(new_processes, false, [all]), ok;
+        _ -> ok
+    end.
+
+%% @doc Watches one process that was there before. `held': another tool traces it.
+-spec flag(hook(), pid()) -> ok | dead | {held, holder()}.
+flag(#{api := sessions, handle := Handle}, Pid) ->
+    try session(process, [Handle, Pid, true, [procs]]) of
+        _ -> ok
+    catch
+        error:_ -> dead
+    end;
+flag(#{api := single, state := State}, Pid) ->
+    try erlang:trace(Pid, true, [procs, {tracer, ?TRACER, State}]) of
+        _ -> ok
+    catch
+        error:_ ->
+            case tracer_of(Pid) of
+                none -> dead;
+                {?TRACER, State} -> ok;
+                Holder -> {held, Holder}
+            end
+    end.
+
+%% @doc Lets go of one process, if it is ours.
+-spec unflag(hook(), pid()) -> ok.
+unflag(#{api := sessions, handle := Handle}, Pid) ->
+    try session(process, [Handle, Pid, false, [procs]]) of
+        _ -> ok
+    catch
+        error:_ -> ok
+    end;
+unflag(#{api := single}, Pid) ->
+    %% Whatever session number it has: a hook that is left over from a crash is ours too.
+    case tracer_of(Pid) of
+        {?TRACER, _} ->
+            try erlang:trace(Pid, false, [all]) of
+                _ -> ok
+            catch
+                error:_ -> ok
+            end;
+        _ ->
+            ok
+    end.
+
+%% Monitors: exact. Meta tracing needs no process flag and costs only the traced calls. An
+%% exception_trace, since a return_trace says nothing when the function raises.
+monitor_points() ->
+    Returns = [{'_', [], [{exception_trace}]}],
+    [{{erlang, monitor, 2}, Returns},
+     {{erlang, monitor, 3}, Returns},
+     {{erlang, demonitor, 1}, []},
+     {{erlang, demonitor, 2}, []},
+     {{erlang, spawn_opt, 4}, Returns},
+     {{erts_internal, spawn_request, 4}, Returns}].
+
+%% @doc Sets the trace points of `monitors => exact'.
+-spec arm_monitors(hook()) -> ok | {error, lineage_error:cause()}.
+arm_monitors(Hook) ->
+    try
+        lists:foreach(fun({MFA, Match}) -> set_point(Hook, MFA, Match) end, monitor_points())
+    catch
+        error:_ ->
+            disarm_monitors(Hook),
+            {error, monitors_unavailable}
+    end.
+
+%% @doc Sets again those trace points that have vanished (the module was reloaded, or another tool
+%% cleared them), and tells how many that were. One that another meta tracer holds is left alone.
+-spec check_monitors(hook()) -> non_neg_integer().
+check_monitors(Hook) ->
+    length([MFA || {MFA, Match} <- monitor_points(), point(Hook, MFA) =:= none,
+                   try set_point(Hook, MFA, Match) =:= ok catch error:_ -> false end]).
+
+%% @doc Takes the trace points back.
+-spec disarm_monitors(hook()) -> ok.
+disarm_monitors(Hook) ->
+    lists:foreach(
+      fun({MFA, _}) ->
+              case point(Hook, MFA) of
+                  ours -> set_point(Hook, MFA, false);
+                  _ -> ok
+              end
+      end,
+      monitor_points()).
+
+set_point(#{api := sessions, handle := Handle}, MFA, Match) ->
+    session(function, [Handle, MFA, Match, [meta]]),
+    ok;
+set_point(#{api := single}, MFA, false) ->
+    erlang:trace_pattern(MFA, false, [meta]),
+    ok;
+set_point(#{api := single, state := State}, MFA, Match) ->
+    erlang:trace_pattern(MFA, Match, [{meta, ?TRACER, State}]),
+    ok.
+
+point(#{api := sessions, handle := Handle}, MFA) ->
+    try session(info, [Handle, MFA, meta]) of
+        {meta, false} -> none;
+        {meta, []} -> none;
+        {meta, _} -> ours;
+        undefined -> other
+    catch
+        error:_ -> other
+    end;
+point(#{api := single, state := State}, MFA) ->
+    case erlang:trace_info(MFA, meta) of
+        {meta, {?TRACER, State}} -> ours;
+        {meta, ?TRACER} -> ours;
+        {meta, false} -> none;
+        {meta, []} -> none;
+        _ -> other
+    end.
+
+tracer_of(PidOrNew) ->
+    try erlang:trace_info(PidOrNew, tracer) of
+        {tracer, []} -> none;
+        {tracer, Holder} -> Holder;
+        undefined -> none
+    catch
+        error:_ -> none
+    end.
+
+session(Function, Args) ->
+    apply(session_module(), Function, Args).
+
+%% The module `trace' is there from 27 on only, and this file compiles and is checked on 25 too.
+session_module() ->
+    binary_to_atom(<<"trace">>).
