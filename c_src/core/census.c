@@ -1,0 +1,521 @@
+#include "census.h"
+
+#include "pool.h"
+
+#include <errno.h>
+#include <string.h>
+
+_Atomic(lin_tap_fn) lin_tap;
+
+#define GET(field) atomic_load_explicit(&(field), memory_order_relaxed)
+#define SET(field, value) atomic_store_explicit(&(field), (value), memory_order_relaxed)
+/* A count has one writer, its thread. */
+#define COUNT(counter) SET(counter, GET(counter) + 1)
+
+/* How long after its seeding a pid may still report its own birth, and be the same process. */
+#define SEED_GRACE_TICKS 10000000000u
+
+static uint32_t log2_of(uint32_t n) { return 31 - (uint32_t)__builtin_clz(n); }
+
+int lin_census_create(const struct lin_census_options *options, struct lin_census **out) {
+    uint32_t limit = options->process_limit;
+    if (limit < 1024 || limit > 1u << 27 || (limit & (limit - 1)) != 0)
+        return -EINVAL;
+    const struct lin_host *host = lin_gate.host;
+    size_t index_bytes = (size_t)limit * sizeof(uint32_t);
+    uint32_t chunks_max = limit / LIN_CHUNK + limit / LIN_CHUNK / 4 + 64;
+    size_t fixed = index_bytes + chunks_max * sizeof(void *) + sizeof(struct lin_mfas) +
+                   sizeof(struct lin_census) + 64;
+    if (fixed > options->max_bytes)
+        return -ENOMEM;
+    struct lin_census *census = host->alloc(sizeof *census);
+    if (census == NULL)
+        return -ENOMEM;
+    memset(census, 0, sizeof *census);
+    census->session = options->session;
+    census->exits_all = options->exits_all;
+    census->monitors_exact = options->monitors_exact;
+    census->limit = limit;
+    census->limit_log2 = log2_of(limit);
+    census->max_bytes = options->max_bytes;
+    census->opened = lin_clock_now();
+    census->chunks_max = chunks_max;
+    census->mfas = lin_mfas_create();
+    census->chunks = host->alloc(chunks_max * sizeof(void *));
+    census->index = host->alloc(index_bytes);
+    if (census->mfas == NULL || census->chunks == NULL || census->index == NULL) {
+        lin_census_destroy(census);
+        return -ENOMEM;
+    }
+    memset((void *)census->chunks, 0, chunks_max * sizeof(void *));
+    memset((void *)census->index, 0, index_bytes);
+    atomic_flag_clear(&census->pool_lock);
+    lin_pool_account(census, fixed);
+    SET(census->hooked, true);
+    *out = census;
+    return 0;
+}
+
+void lin_census_destroy(struct lin_census *census) {
+    if (census == NULL)
+        return;
+    const struct lin_host *host = lin_gate.host;
+    if (census->chunks != NULL && census->index != NULL && census->mfas != NULL)
+        lin_pool_destroy(census);
+    lin_mfas_destroy(census->mfas);
+    if (census->chunks != NULL)
+        host->free((void *)census->chunks);
+    if (census->index != NULL)
+        host->free((void *)census->index);
+    host->free(census);
+}
+
+void lin_census_adopt_slow(struct lin_census *census, struct lin_thread *self) {
+    struct lin_counts *counts = &self->counts;
+    SET(counts->births, 0);
+    SET(counts->seeded, 0);
+    SET(counts->seen, 0);
+    SET(counts->swept, 0);
+    SET(counts->lost, 0);
+    SET(counts->silent, 0);
+    SET(counts->unheard, 0);
+    self->free_count = 0;
+    self->nursery_at = 0;
+    memset(self->nursery, 0, sizeof self->nursery);
+    /* release: whoever sums this session's counts sees them reset. */
+    atomic_store_explicit(&self->session, census->session, memory_order_release);
+}
+
+static void write_begin(struct lin_record *record) {
+    SET(record->seq, GET(record->seq) + 1);
+    atomic_thread_fence(memory_order_release); /* pairs with the second load in lin_record_read */
+}
+
+static void write_end(struct lin_record *record) {
+    atomic_store_explicit(&record->seq, GET(record->seq) + 1, memory_order_release);
+}
+
+static uint16_t next_no(struct lin_record *record) {
+    uint16_t no = (uint16_t)(GET(record->no) + 1);
+    SET(record->no, no);
+    return no;
+}
+
+static struct lin_record *peek(const struct lin_census *census, uint64_t pid) {
+    uint32_t value =
+        atomic_load_explicit(&census->index[lin_census_slot(census, pid)], memory_order_acquire) &
+        ~LIN_INDEX_LOCK;
+    struct lin_record *record = value == 0 ? NULL : lin_census_record(census, value - 1);
+    return record != NULL && GET(record->pid) == pid ? record : NULL;
+}
+
+/* Locks the pid's entry and returns its record; NULL, and nothing locked, when it is not there. */
+static struct lin_record *acquire(const struct lin_census *census, uint64_t pid,
+                                  _Atomic uint32_t **entry, uint32_t *value) {
+    *entry = &census->index[lin_census_slot(census, pid)];
+    *value = lin_index_lock(*entry);
+    struct lin_record *record = *value == 0 ? NULL : lin_census_record(census, *value - 1);
+    if (record != NULL && GET(record->pid) == pid)
+        return record;
+    lin_index_unlock(*entry, *value);
+    return NULL;
+}
+
+static bool unheard_of(uint32_t flags) { return (flags & LIN_F_LINKED) == 0; }
+
+static enum lin_monitored monitored(const struct lin_census *census,
+                                    const struct lin_record *record) {
+    if (!census->monitors_exact || (GET(record->flags) & LIN_F_SEEDED) != 0)
+        return LIN_MONITORED_UNKNOWN;
+    return GET(record->monitors) == 0 ? LIN_MONITORED_NO : LIN_MONITORED_YES;
+}
+
+/* What is remembered of a death. The entry is locked. */
+static void bury(struct lin_census *census, struct lin_thread *self, struct lin_record *record,
+                 uint64_t reason, bool abnormal, bool seen) {
+    uint32_t flags = GET(record->flags);
+    COUNT(*(seen ? &self->counts.seen : &self->counts.swept));
+    if (unheard_of(flags)) {
+        enum lin_monitored watched = monitored(census, record);
+        if (seen && abnormal && watched == LIN_MONITORED_NO)
+            COUNT(self->counts.silent);
+        else if (seen && abnormal && watched == LIN_MONITORED_UNKNOWN)
+            COUNT(self->counts.unheard);
+        lin_recent_push(self, &(struct lin_dead){
+                                  .pid = GET(record->pid),
+                                  .parent = GET(record->parent),
+                                  .birth = GET(record->birth),
+                                  .death = lin_clock_ticks(),
+                                  .reason = reason,
+                                  .initial_call = GET(record->initial_call),
+                                  .spawner = GET(record->spawner),
+                                  .flags = flags,
+                                  .abnormal = abnormal,
+                                  .monitored = (uint8_t)watched,
+                              });
+    }
+    LIN_TAP(.ticks = lin_clock_ticks(), .pid = GET(record->pid), .a = reason, .b = abnormal,
+            .no = next_no(record), .kind = seen ? LIN_EV_EXIT : LIN_EV_SWEPT,
+            .flags = (uint8_t)flags);
+}
+
+static void clear(struct lin_record *record) {
+    write_begin(record);
+    SET(record->pid, 0);
+    write_end(record);
+}
+
+static void fill(struct lin_census *census, struct lin_record *record,
+                 const struct lin_birth *birth, uint64_t guardian, uint64_t ticks) {
+    uint32_t flags = birth->flags | lin_mfa_class(census->mfas, birth->initial_call);
+    struct lin_record *parent =
+        (flags & LIN_F_FOREIGN) != 0 || birth->parent == 0 ? NULL : peek(census, birth->parent);
+    write_begin(record);
+    SET(record->flags, flags);
+    SET(record->parent, birth->parent);
+    SET(record->guardian, guardian);
+    SET(record->site, birth->initial_call);
+    SET(record->initial_call, birth->initial_call);
+    SET(record->scope, parent == NULL ? 0 : GET(parent->scope));
+    SET(record->spawner, parent == NULL ? 0 : GET(parent->initial_call));
+    SET(record->birth, ticks);
+    SET(record->no, 0);
+    SET(record->confirmed, (uint16_t)GET(census->epoch));
+    SET(record->checked, 0);
+    SET(record->monitors, 0);
+    SET(record->pid, birth->pid);
+    write_end(record);
+}
+
+static void tap_birth(const struct lin_census *census, struct lin_record *record) {
+    if (__builtin_expect(atomic_load_explicit(&lin_tap, memory_order_relaxed) == NULL, 1))
+        return;
+    struct lin_entry entry;
+    if (!lin_record_read(record, &entry))
+        return;
+    LIN_TAP(.ticks = entry.birth, .pid = entry.pid, .a = entry.parent, .b = entry.site,
+            .no = next_no(record), .kind = LIN_EV_BIRTH, .flags = (uint8_t)entry.flags);
+    uint64_t generation = lin_census_generation(census, lin_clock_now(), &entry);
+    LIN_TAP(.ticks = entry.birth, .pid = entry.pid, .a = (uint64_t)entry.scope << 32 | generation,
+            .b = entry.initial_call, .no = next_no(record), .kind = LIN_EV_BORN,
+            .flags = (uint8_t)entry.flags);
+}
+
+/* Takes the record away if its process is dead. `env` may be NULL where the host allows it. */
+static bool sweep_one(struct lin_census *census, struct lin_thread *self, void *env,
+                      uint32_t number, uint64_t pid) {
+    if (lin_gate.host->is_alive(env, pid))
+        return false;
+    _Atomic uint32_t *entry;
+    uint32_t value;
+    struct lin_record *record = acquire(census, pid, &entry, &value);
+    if (record == NULL)
+        return false;
+    /* The pid may have come round again since: what is in the census now decides. */
+    if (value != number + 1 || lin_gate.host->is_alive(env, pid)) {
+        lin_index_unlock(entry, value);
+        return false;
+    }
+    bury(census, self, record, 0, false, false);
+    clear(record);
+    lin_index_unlock(entry, 0);
+    lin_pool_give(census, self, number);
+    return true;
+}
+
+/* Looks once more at the process born here 256 births ago: most that die do so young. */
+static void nursery_turn(struct lin_census *census, struct lin_thread *self, void *env,
+                         uint64_t pid, uint32_t number) {
+    uint32_t at = self->nursery_at;
+    uint64_t old_pid = self->nursery[at].pid;
+    uint32_t old_number = self->nursery[at].number;
+    self->nursery[at].pid = pid;
+    self->nursery[at].number = number;
+    self->nursery_at = (at + 1) % LIN_NURSERY;
+    if (old_pid == 0)
+        return;
+    struct lin_record *record = lin_census_record(census, old_number);
+    if (record != NULL && GET(record->pid) == old_pid)
+        sweep_one(census, self, env, old_number, old_pid);
+}
+
+/* Whether the record was seeded moments ago from this very process, whose birth is told only now.
+ */
+static bool seeded_early(const struct lin_record *record, uint64_t pid) {
+    if (GET(record->pid) != pid || (GET(record->flags) & LIN_F_SEEDED) == 0)
+        return false;
+    return lin_clock_ticks() - GET(record->birth) <
+           SEED_GRACE_TICKS; /* a few seconds on any clock */
+}
+
+static uint32_t settle(struct lin_census *census, struct lin_thread *self, uint64_t pid,
+                       uint32_t value) {
+    if (value == 0)
+        return lin_pool_take(census, self);
+    struct lin_record *record = lin_census_record(census, value - 1);
+    if (seeded_early(record, pid))
+        SET(self->counts.seeded, GET(self->counts.seeded) - 1);
+    else
+        bury(census, self, record, 0, false, false);
+    return value - 1;
+}
+
+void lin_census_birth(struct lin_census *census, struct lin_thread *self, void *env,
+                      const struct lin_birth *birth) {
+    COUNT(self->counts.births);
+    _Atomic uint32_t *entry = &census->index[lin_census_slot(census, birth->pid)];
+    uint32_t value = lin_index_lock(entry);
+    uint32_t number = settle(census, self, birth->pid, value);
+    if (__builtin_expect(number == LIN_NO_RECORD, 0)) {
+        COUNT(self->counts.lost);
+        lin_index_unlock(entry, 0);
+        return;
+    }
+    struct lin_record *record = lin_census_record(census, number);
+    fill(census, record, birth, 0, lin_clock_ticks());
+    tap_birth(census, record);
+    lin_index_unlock(entry, number + 1);
+    if (!census->exits_all)
+        nursery_turn(census, self, env, birth->pid, number);
+}
+
+enum lin_seed lin_census_seed(struct lin_census *census, struct lin_thread *self, void *env,
+                              const struct lin_birth *birth, uint64_t guardian) {
+    enum lin_seed result = LIN_SEED_OK;
+    _Atomic uint32_t *entry = &census->index[lin_census_slot(census, birth->pid)];
+    uint32_t value = lin_index_lock(entry);
+    uint32_t number = value - 1;
+    if (!lin_gate.host->is_alive(env, birth->pid)) {
+        result = LIN_SEED_DEAD;
+    } else if (value != 0 && GET(lin_census_record(census, number)->pid) == birth->pid) {
+        result = LIN_SEED_KNOWN;
+    } else {
+        if (value != 0)
+            bury(census, self, lin_census_record(census, number), 0, false, false);
+        else
+            number = lin_pool_take(census, self);
+        COUNT(self->counts.seeded);
+        if (number == LIN_NO_RECORD) {
+            COUNT(self->counts.lost);
+            result = LIN_SEED_LOST;
+        }
+    }
+    if (result != LIN_SEED_OK) {
+        lin_index_unlock(entry, value);
+        return result;
+    }
+    struct lin_birth seeded = *birth;
+    seeded.flags |= LIN_F_SEEDED | (guardian != 0 ? LIN_F_LINKED : 0);
+    struct lin_record *record = lin_census_record(census, number);
+    fill(census, record, &seeded, guardian, lin_clock_ticks());
+    tap_birth(census, record);
+    lin_index_unlock(entry, number + 1);
+    /* It may have died before its record stood there for its exit event to find. */
+    if (!lin_gate.host->is_alive(env, birth->pid))
+        sweep_one(census, self, env, number, birth->pid);
+    return LIN_SEED_OK;
+}
+
+static bool is_service(const struct lin_census *census, uint64_t pid) {
+    struct lin_record *record = peek(census, pid);
+    return record != NULL && (GET(record->flags) & LIN_CLASS_SERVICE) != 0;
+}
+
+void lin_census_link(struct lin_census *census, uint64_t pid, uint64_t peer) {
+    _Atomic uint32_t *entry;
+    uint32_t value;
+    struct lin_record *record = acquire(census, pid, &entry, &value);
+    if (record == NULL)
+        return;
+    uint32_t flags = GET(record->flags);
+    uint64_t guardian = GET(record->guardian);
+    bool birth_link =
+        peer != 0 && (flags & (LIN_F_LINKED | LIN_F_SEEDED)) == 0 && peer == GET(record->parent);
+    flags |= LIN_F_LINKED;
+    if (peer == 0) {
+        flags |= LIN_F_REMOTE_LINK;
+    } else if (birth_link || ((flags & LIN_F_BIRTH_LINK) == 0 && !is_service(census, peer))) {
+        guardian = peer;
+        flags = (flags & ~LIN_F_ESCAPED) | (birth_link ? LIN_F_BIRTH_LINK : 0);
+    }
+    write_begin(record);
+    SET(record->flags, flags);
+    SET(record->guardian, guardian);
+    SET(record->confirmed, (uint16_t)GET(census->epoch));
+    write_end(record);
+    LIN_TAP(.ticks = lin_clock_ticks(), .pid = pid, .a = peer, .no = next_no(record),
+            .kind = LIN_EV_LINK, .flags = (uint8_t)flags);
+    lin_index_unlock(entry, value);
+}
+
+void lin_census_unlink(struct lin_census *census, uint64_t pid, uint64_t peer) {
+    _Atomic uint32_t *entry;
+    uint32_t value;
+    struct lin_record *record = acquire(census, pid, &entry, &value);
+    if (record == NULL)
+        return;
+    uint32_t flags = GET(record->flags);
+    if (peer != 0 && GET(record->guardian) == peer) {
+        flags = (flags & ~LIN_F_BIRTH_LINK) | LIN_F_ESCAPED;
+        write_begin(record);
+        SET(record->guardian, 0);
+        SET(record->flags, flags);
+        write_end(record);
+    }
+    LIN_TAP(.ticks = lin_clock_ticks(), .pid = pid, .a = peer, .no = next_no(record),
+            .kind = LIN_EV_UNLINK, .flags = (uint8_t)flags);
+    lin_index_unlock(entry, value);
+}
+
+void lin_census_name(struct lin_census *census, uint64_t pid, uint64_t name) {
+    if (atomic_load_explicit(&lin_tap, memory_order_relaxed) == NULL)
+        return;
+    _Atomic uint32_t *entry;
+    uint32_t value;
+    struct lin_record *record = acquire(census, pid, &entry, &value);
+    if (record == NULL)
+        return;
+    LIN_TAP(.ticks = lin_clock_ticks(), .pid = pid, .a = name, .no = next_no(record),
+            .kind = LIN_EV_NAME, .flags = (uint8_t)GET(record->flags));
+    lin_index_unlock(entry, value);
+}
+
+void lin_census_exit(struct lin_census *census, struct lin_thread *self, uint64_t pid,
+                     uint64_t reason, bool abnormal) {
+    _Atomic uint32_t *entry;
+    uint32_t value;
+    struct lin_record *record = acquire(census, pid, &entry, &value);
+    if (record == NULL)
+        return;
+    bury(census, self, record, reason, abnormal, true);
+    clear(record);
+    lin_index_unlock(entry, 0);
+    lin_pool_give(census, self, value - 1);
+}
+
+void lin_census_monitor(struct lin_census *census, uint64_t pid, int change) {
+    _Atomic uint32_t *entry;
+    uint32_t value;
+    struct lin_record *record = acquire(census, pid, &entry, &value);
+    if (record == NULL)
+        return;
+    int monitors = GET(record->monitors) + change;
+    write_begin(record);
+    SET(record->monitors, (uint16_t)(monitors < 0            ? 0
+                                     : monitors > UINT16_MAX ? UINT16_MAX
+                                                             : monitors));
+    write_end(record);
+    lin_index_unlock(entry, value);
+}
+
+bool lin_census_flag(struct lin_census *census, uint64_t pid, uint32_t set, uint32_t clear_bits) {
+    _Atomic uint32_t *entry;
+    uint32_t value;
+    struct lin_record *record = acquire(census, pid, &entry, &value);
+    if (record == NULL)
+        return false;
+    write_begin(record);
+    SET(record->flags, (GET(record->flags) | set) & ~clear_bits);
+    write_end(record);
+    lin_index_unlock(entry, value);
+    return true;
+}
+
+bool lin_census_set_guardian(struct lin_census *census, uint64_t pid, uint64_t guardian) {
+    _Atomic uint32_t *entry;
+    uint32_t value;
+    struct lin_record *record = acquire(census, pid, &entry, &value);
+    if (record == NULL)
+        return false;
+    write_begin(record);
+    SET(record->guardian, guardian);
+    SET(record->flags, (GET(record->flags) | LIN_F_LINKED) & ~(LIN_F_ESCAPED | LIN_F_BIRTH_LINK));
+    SET(record->confirmed, (uint16_t)GET(census->epoch));
+    write_end(record);
+    lin_index_unlock(entry, value);
+    return true;
+}
+
+bool lin_record_read(const struct lin_record *record, struct lin_entry *out) {
+    for (;;) {
+        uint32_t seq = atomic_load_explicit(&record->seq, memory_order_acquire);
+        out->pid = GET(record->pid);
+        out->parent = GET(record->parent);
+        out->guardian = GET(record->guardian);
+        out->birth = GET(record->birth);
+        out->flags = GET(record->flags);
+        out->site = GET(record->site);
+        out->scope = GET(record->scope);
+        out->initial_call = GET(record->initial_call);
+        out->spawner = GET(record->spawner);
+        atomic_thread_fence(memory_order_acquire); /* pairs with write_begin */
+        if ((seq & 1) == 0 && GET(record->seq) == seq)
+            return out->pid != 0;
+    }
+}
+
+bool lin_census_read(const struct lin_census *census, uint64_t pid, struct lin_entry *out) {
+    struct lin_record *record = peek(census, pid);
+    return record != NULL && lin_record_read(record, out) && out->pid == pid;
+}
+
+bool lin_census_is_suspect(const struct lin_census *census, uint64_t pid) {
+    struct lin_record *record = peek(census, pid);
+    return record != NULL && (GET(record->flags) & LIN_F_LINKED) == 0;
+}
+
+uint32_t lin_census_generation(const struct lin_census *census, struct lin_clock_point now,
+                               const struct lin_entry *entry) {
+    if ((entry->flags & LIN_F_SEEDED) != 0)
+        return 0;
+    return (uint32_t)(lin_clock_since_ns(census->opened, now, entry->birth) / 1000000) + 1;
+}
+
+void lin_census_totals(const struct lin_census *census, struct lin_totals *out) {
+    memset(out, 0, sizeof *out);
+    struct lin_thread *thread = atomic_load_explicit(&lin_gate.threads, memory_order_acquire);
+    for (; thread != NULL; thread = thread->next) {
+        /* acquire: pairs with the release in adopt. */
+        if (atomic_load_explicit(&thread->session, memory_order_acquire) != census->session)
+            continue;
+        /* Deaths first: a death counted here has its birth counted below. */
+        out->seen += atomic_load_explicit(&thread->counts.seen, memory_order_acquire);
+        out->swept += atomic_load_explicit(&thread->counts.swept, memory_order_acquire);
+        out->silent += GET(thread->counts.silent);
+        out->unheard += GET(thread->counts.unheard);
+        out->lost += GET(thread->counts.lost);
+    }
+    thread = atomic_load_explicit(&lin_gate.threads, memory_order_acquire);
+    for (; thread != NULL; thread = thread->next) {
+        if (atomic_load_explicit(&thread->session, memory_order_acquire) != census->session)
+            continue;
+        out->births += GET(thread->counts.births);
+        out->seeded += GET(thread->counts.seeded);
+    }
+    uint64_t in = out->births + out->seeded;
+    uint64_t gone = out->seen + out->swept + out->lost;
+    out->records = in > gone ? in - gone : 0;
+    uint64_t threads = atomic_load_explicit(&lin_gate.thread_bytes, memory_order_relaxed);
+    out->bytes = GET(census->bytes) + threads;
+    out->peak_bytes = GET(census->peak_bytes) + threads;
+}
+
+uint64_t lin_census_sweep(struct lin_census *census, struct lin_thread *self, void *env) {
+    uint64_t swept = 0;
+    for (uint32_t n = 0; n < census->chunks_max; n++) {
+        struct lin_chunk *chunk = atomic_load_explicit(&census->chunks[n], memory_order_acquire);
+        if (chunk == NULL)
+            continue;
+        for (uint32_t i = 0; i < LIN_CHUNK; i++) {
+            uint64_t pid = atomic_load_explicit(&chunk->record[i].pid, memory_order_acquire);
+            if (pid != 0 && sweep_one(census, self, env, n * LIN_CHUNK + i, pid))
+                swept++;
+        }
+    }
+    return swept;
+}
+
+void lin_census_note_scratch(struct lin_census *census, uint64_t bytes) {
+    lin_pool_account(census, bytes);
+    atomic_fetch_sub_explicit(&census->bytes, bytes, memory_order_relaxed);
+}

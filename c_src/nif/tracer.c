@@ -1,0 +1,196 @@
+#include "nif.h"
+
+/*
+ * The tracer callbacks. The VM calls them inside the traced process, or inside its creator under
+ * the new process's lock: no message, no lock that blocks, no allocation per event. The environment
+ * carries no process: the tracee is an argument. A callback of an earlier session, whose flags are
+ * still melting away, is known by its state.
+ */
+
+struct mfa {
+    ERL_NIF_TERM module, function;
+    uint32_t arity;
+};
+
+static bool pid_of(ErlNifEnv *env, ERL_NIF_TERM term, uint64_t *pid) {
+    ErlNifPid local;
+    if (!enif_get_local_pid(env, term, &local))
+        return false;
+    *pid = local.pid;
+    return true;
+}
+
+/* Enters the gate when the callback is of the open session; NULL: not inside. */
+static struct lin_census *enter(ErlNifEnv *env, ERL_NIF_TERM state, struct lin_thread **self) {
+    unsigned session;
+    *self = lin_thread_self();
+    if (*self == NULL || !enif_get_uint(env, state, &session))
+        return NULL;
+    struct lin_census *census = lin_gate_enter(*self);
+    if (census == NULL)
+        return NULL;
+    if (census->session == session && atomic_load_explicit(&census->hooked, memory_order_relaxed)) {
+        lin_census_adopt(census, *self);
+        return census;
+    }
+    lin_gate_leave(*self);
+    return NULL;
+}
+
+/*
+ * enabled(Tag, Session, Tracee): `remove`, which only trace_status may answer, ends the tracing of
+ * this process; of `undefined`, that of all new ones.
+ */
+ERL_NIF_TERM enabled_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
+    (void)argc;
+    struct lin_thread *self;
+    bool status = argv[0] == am_trace_status;
+    struct lin_census *census = enter(env, argv[1], &self);
+    if (census == NULL)
+        return status ? am_remove : am_discard;
+    bool keep = true;
+    uint64_t pid;
+    if (status && !census->exits_all && pid_of(env, argv[2], &pid))
+        keep = lin_census_is_suspect(census, pid);
+    lin_gate_leave(self);
+    return keep ? am_trace : am_remove;
+}
+
+static bool nth(ErlNifEnv *env, ERL_NIF_TERM list, unsigned n, ERL_NIF_TERM *out) {
+    for (;; n--) {
+        if (!enif_get_list_cell(env, list, out, &list))
+            return false;
+        if (n == 0)
+            return true;
+    }
+}
+
+/* {M, F, Args | Arity} */
+static bool read_mfa(ErlNifEnv *env, ERL_NIF_TERM term, struct mfa *mfa, ERL_NIF_TERM *args) {
+    const ERL_NIF_TERM *tuple;
+    int size;
+    if (!enif_get_tuple(env, term, &size, &tuple) || size != 3 || !enif_is_atom(env, tuple[0]) ||
+        !enif_is_atom(env, tuple[1]))
+        return false;
+    mfa->module = tuple[0];
+    mfa->function = tuple[1];
+    *args = tuple[2];
+    unsigned arity;
+    if (!enif_get_list_length(env, tuple[2], &arity) && !enif_get_uint(env, tuple[2], &arity))
+        return false;
+    mfa->arity = arity;
+    return true;
+}
+
+/* gen:init_it(GenMod, Starter, Parent, [Name,] Mod, Args, Opts) runs Mod:init/1. */
+static void through_gen(ErlNifEnv *env, ERL_NIF_TERM args, struct mfa *mfa) {
+    ERL_NIF_TERM module;
+    if (mfa->module != am_gen || mfa->function != am_init_it || mfa->arity < 6 || mfa->arity > 7 ||
+        !nth(env, args, mfa->arity - 3, &module) || !enif_is_atom(env, module))
+        return;
+    *mfa = (struct mfa){.module = module, .function = am_init, .arity = 1};
+}
+
+/* proc_lib:init_p(Parent, Ancestors, M, F, Args) */
+static void through_proc_lib(ErlNifEnv *env, ERL_NIF_TERM args, struct mfa *mfa) {
+    ERL_NIF_TERM module, function, inner;
+    unsigned arity;
+    if (mfa->module != am_proc_lib || mfa->function != am_init_p || mfa->arity != 5 ||
+        !nth(env, args, 2, &module) || !nth(env, args, 3, &function) ||
+        !nth(env, args, 4, &inner) || !enif_is_atom(env, module) || !enif_is_atom(env, function) ||
+        !enif_get_list_length(env, inner, &arity))
+        return;
+    *mfa = (struct mfa){.module = module, .function = function, .arity = arity};
+    through_gen(env, inner, mfa);
+}
+
+/* What a process was started to run, behind the functions of the VM and proc_lib that started it.
+ */
+static struct mfa initial_call(ErlNifEnv *env, ERL_NIF_TERM term) {
+    struct mfa mfa = {.module = am_undefined, .function = am_undefined, .arity = 0};
+    struct mfa inner;
+    ERL_NIF_TERM args, first;
+    if (!read_mfa(env, term, &mfa, &args))
+        return mfa;
+    if (mfa.module == am_erts_internal &&
+        (mfa.function == am_spawn_init || mfa.function == am_dist_spawn_init) &&
+        nth(env, args, 0, &first) && read_mfa(env, first, &inner, &args))
+        mfa = inner;
+    through_proc_lib(env, args, &mfa);
+    return mfa;
+}
+
+static void on_spawned(ErlNifEnv *env, struct lin_census *census, struct lin_thread *self,
+                       uint64_t pid, ERL_NIF_TERM parent, ERL_NIF_TERM opts) {
+    ERL_NIF_TERM extra;
+    struct mfa mfa = {.module = am_undefined, .function = am_undefined, .arity = 0};
+    if (enif_get_map_value(env, opts, am_extra, &extra))
+        mfa = initial_call(env, extra);
+    struct lin_birth birth = {
+        .pid = pid,
+        .initial_call = lin_mfa_intern(census->mfas, mfa.module, mfa.function, mfa.arity),
+    };
+    if (!pid_of(env, parent, &birth.parent)) {
+        birth.parent = lin_foreign_pack(env, parent);
+        birth.flags = LIN_F_FOREIGN;
+    }
+    lin_census_birth(census, self, env, &birth);
+}
+
+/* The atom that says most of a reason, without anything that it carries. */
+static ERL_NIF_TERM reason_atom(ErlNifEnv *env, ERL_NIF_TERM reason) {
+    const ERL_NIF_TERM *tuple;
+    int size;
+    for (int depth = 0; depth < 4; depth++) {
+        if (enif_is_atom(env, reason))
+            return reason;
+        if (!enif_get_tuple(env, reason, &size, &tuple) || size == 0)
+            break;
+        reason = tuple[0];
+    }
+    return am_unknown;
+}
+
+static bool is_abnormal(ErlNifEnv *env, ERL_NIF_TERM reason) {
+    const ERL_NIF_TERM *tuple;
+    int size;
+    if (reason == am_normal || reason == am_shutdown)
+        return false;
+    return !(enif_get_tuple(env, reason, &size, &tuple) && size == 2 && tuple[0] == am_shutdown);
+}
+
+static void on_event(ErlNifEnv *env, struct lin_census *census, struct lin_thread *self,
+                     ERL_NIF_TERM tag, uint64_t pid, ERL_NIF_TERM term, ERL_NIF_TERM opts) {
+    uint64_t peer = 0;
+    if (tag == am_spawned) {
+        on_spawned(env, census, self, pid, term, opts);
+    } else if (tag == am_exit) {
+        lin_census_exit(census, self, pid, reason_atom(env, term), is_abnormal(env, term));
+    } else if (tag == am_link || tag == am_getting_linked) {
+        /* A port is no one that would stop or notice it. */
+        if (pid_of(env, term, &peer) || enif_is_pid(env, term))
+            lin_census_link(census, pid, peer);
+    } else if (tag == am_unlink || tag == am_getting_unlinked) {
+        if (pid_of(env, term, &peer))
+            lin_census_unlink(census, pid, peer);
+    } else if (tag == am_register && enif_is_atom(env, term)) {
+        lin_census_name(census, pid, term);
+    } else if (tag == am_unregister) {
+        lin_census_name(census, pid, 0);
+    }
+}
+
+/* trace(Tag, Session, Tracee, Term, Opts) */
+ERL_NIF_TERM trace_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
+    (void)argc;
+    uint64_t pid;
+    if (!pid_of(env, argv[2], &pid))
+        return am_ok;
+    struct lin_thread *self;
+    struct lin_census *census = enter(env, argv[1], &self);
+    if (census == NULL)
+        return am_ok;
+    on_event(env, census, self, argv[0], pid, argv[3], argv[4]);
+    lin_gate_leave(self);
+    return am_ok;
+}

@@ -1,0 +1,150 @@
+%% @doc The NIF: the tracer's two callbacks, and the census's queries. Internal: use {@link lineage}.
+%%
+%% Any term may be passed to any function; one of a wrong type raises `badarg', and a query without
+%% an open census answers `{error, closed}'. Pids are local ones. The functions marked dirty run on
+%% a dirty CPU scheduler and wait for one another.
+-module(lineage_nif).
+
+-export([enabled/3, trace/5]).
+-export([open/1, close/0, info/0, sweep/0]).
+-export([classify/4, mark/2, unmark/2, seed/5, set_guardian/2]).
+-export([pids/0, record/1, records/0, guardians/0, confirm/2, verdict/1, recent/1]).
+-on_load(init/0).
+
+-type class() :: root | runtime | host | service | supervisor | own.
+-type flag() :: class() | suspect | linked | escaped | foreign | seeded | remote_link.
+-type parent() :: pid() | {node(), non_neg_integer()} | undefined.
+-type closed() :: {error, closed}.
+-type entry() :: #{
+    pid := pid(),
+    generation := non_neg_integer(),
+    parent := parent(),
+    guardian := pid() | undefined,
+    initial_call := mfa() | undefined,
+    spawner := mfa() | undefined,
+    site := mfa() | undefined,
+    scope := non_neg_integer(),
+    age_ms := non_neg_integer(),
+    flags := [flag()]
+}.
+-type row() ::
+    {pid(), non_neg_integer(), parent(), pid() | undefined, mfa() | undefined, [flag()],
+        non_neg_integer()}.
+-type dead() :: #{
+    pid := pid(),
+    generation := non_neg_integer(),
+    parent := parent(),
+    initial_call := mfa() | undefined,
+    spawner := mfa() | undefined,
+    lifetime_us := non_neg_integer(),
+    ago_ms := non_neg_integer(),
+    reason := atom(),
+    abnormal := boolean(),
+    monitored := no | yes | unknown
+}.
+-export_type([class/0, flag/0, parent/0, entry/0, row/0, dead/0]).
+
+init() ->
+    case code:priv_dir(lineage) of
+        {error, bad_name} -> load(filename:join([filename:dirname(code:which(?MODULE)), "..", "priv"]));
+        Dir -> load(Dir)
+    end.
+
+load(Dir) ->
+    erlang:load_nif(filename:join(Dir, "lineage"), 0).
+
+%% Called by the VM.
+-spec enabled(atom(), term(), term()) -> trace | discard | remove.
+enabled(_Tag, _Session, _Tracee) ->
+    remove.
+
+%% Called by the VM.
+-spec trace(atom(), term(), term(), term(), map()) -> ok.
+trace(_Tag, _Session, _Tracee, _Term, _Opts) ->
+    ok.
+
+%% Dirty. Opens the census; the caller owns it: when it dies the hook answers `remove' and melts
+%% away. `Session' is the tracer's state. `enomem' also where `max_bytes' does not hold the index of
+%% 4 bytes for each process of `process_limit' (a power of two).
+-spec open(#{
+    exits := suspects | all,
+    max_bytes := pos_integer(),
+    process_limit := pos_integer(),
+    monitors => exact | unknown
+}) -> {ok, Session :: pos_integer()} | {error, open | enomem | pid_layout}.
+open(_Options) ->
+    erlang:nif_error(not_loaded).
+
+%% Dirty. Ok also when nothing is open. All memory of the session is free when it returns.
+-spec close() -> ok.
+close() ->
+    erlang:nif_error(not_loaded).
+
+%% The counters. `live' counts what was not found dead yet: sweep first.
+-spec info() -> #{atom() => term()} | closed().
+info() ->
+    erlang:nif_error(not_loaded).
+
+%% Dirty. Removes the dead from the census, gives memory back, and returns how many were dead.
+-spec sweep() -> non_neg_integer() | closed().
+sweep() ->
+    erlang:nif_error(not_loaded).
+
+%% Processes whose initial call is `M:F/A' are of this class, from their birth on.
+-spec classify(class(), module(), atom(), arity() | '_') -> ok | closed() | {error, enomem}.
+classify(_Class, _M, _F, _A) ->
+    erlang:nif_error(not_loaded).
+
+-spec mark(pid(), class()) -> ok | dead | closed().
+mark(_Pid, _Class) ->
+    erlang:nif_error(not_loaded).
+
+-spec unmark(pid(), class()) -> ok | dead | closed().
+unmark(_Pid, _Class) ->
+    erlang:nif_error(not_loaded).
+
+%% A process that was there before the hook. `lost': beyond `max_bytes'.
+-spec seed(pid(), pid() | undefined, pid() | undefined, mfa(), [class()]) ->
+    ok | known | dead | lost | closed().
+seed(_Pid, _Parent, _Guardian, _InitialCall, _Classes) ->
+    erlang:nif_error(not_loaded).
+
+%% Corrects a guardian by a link that the hook did not see.
+-spec set_guardian(pid(), pid() | undefined) -> ok | dead | closed().
+set_guardian(_Pid, _Guardian) ->
+    erlang:nif_error(not_loaded).
+
+%% Dirty. The live processes.
+-spec pids() -> [pid()] | closed().
+pids() ->
+    erlang:nif_error(not_loaded).
+
+-spec record(pid()) -> entry() | undefined | closed().
+record(_Pid) ->
+    erlang:nif_error(not_loaded).
+
+%% Dirty. `{Pid, Generation, Parent, Guardian, InitialCall, Flags, AgeMs}' of each live process.
+-spec records() -> [row()] | closed().
+records() ->
+    erlang:nif_error(not_loaded).
+
+%% Dirty. Starts a link check and returns each guardian with its number of children (at most 65,535).
+-spec guardians() -> [{pid(), pos_integer()}] | closed() | {error, enomem}.
+guardians() ->
+    erlang:nif_error(not_loaded).
+
+%% Dirty. Tells the link check what `process_info(Guardian, links)' said.
+-spec confirm(pid(), [pid() | port()]) -> ok | closed().
+confirm(_Guardian, _Links) ->
+    erlang:nif_error(not_loaded).
+
+%% Dirty. Counts, and at most `Max' of the processes that no chain of guardians joins to a root.
+-spec verdict(non_neg_integer()) ->
+    {#{atom() => non_neg_integer()}, [pid()]} | closed() | {error, enomem}.
+verdict(_Max) ->
+    erlang:nif_error(not_loaded).
+
+%% Dirty. The last dead that had no link, newest first, at most 1,000.
+-spec recent(non_neg_integer()) -> [dead()] | closed() | {error, enomem}.
+recent(_Count) ->
+    erlang:nif_error(not_loaded).
