@@ -1,0 +1,138 @@
+%% How long a scheduler, or a supervisor, was held up while something ran.
+%%
+%% A probe is bound to each normal scheduler; it does nothing but yield and look at two clocks. A gap between two looks is time
+%% in which that scheduler ran something else without a break. In wall time other programs on the machine make gaps too, so
+%% the gap is also taken in CPU time of the scheduler's own thread: that one shows what the node itself did there. A thread
+%% that waits for a lock uses no CPU time, so both are kept, and both are compared with a control run.
+-module(lineage_bench_hold).
+
+-export([during/1, pinging/2]).
+
+-type gaps() :: #{
+    cpu_max_us := non_neg_integer(),
+    wall_max_us := non_neg_integer(),
+    cpu_over_1ms := non_neg_integer(),
+    wall_over_1ms := non_neg_integer(),
+    looks := non_neg_integer()
+}.
+-type pings() :: #{max_us := non_neg_integer(), total_us := non_neg_integer(), pings := non_neg_integer()}.
+
+-export_type([gaps/0, pings/0]).
+
+%% Runs Fun with a probe on each normal scheduler. Fun is slower for it: time it elsewhere.
+-spec during(fun(() -> Result)) -> {Result, gaps()}.
+during(Fun) ->
+    Self = self(),
+    Probes = [
+        spawn_opt(fun() -> probe(Self) end, [link, {scheduler, Id}])
+     || Id <- lists:seq(1, erlang:system_info(schedulers_online))
+    ],
+    lists:foreach(
+        fun(Probe) ->
+            receive
+                {Probe, ready} -> ok
+            end
+        end,
+        Probes
+    ),
+    Result = Fun(),
+    {Result, lists:foldl(fun join/2, none, [stop(Probe) || Probe <- Probes])}.
+
+stop(Probe) ->
+    Probe ! stop,
+    receive
+        {Probe, Gaps} -> Gaps
+    end.
+
+join(Gaps, none) ->
+    Gaps;
+join(A, B) ->
+    maps:map(
+        fun
+            (Key, Value) when Key =:= cpu_max_us; Key =:= wall_max_us -> max(Value, maps:get(Key, B));
+            (Key, Value) -> Value + maps:get(Key, B)
+        end,
+        A
+    ).
+
+probe(Owner) ->
+    %% The first looks load code; they do not count.
+    _ = look(64, lineage_bench_noop:thread_cpu_ns(), erlang:monotonic_time(nanosecond), {0, 0, 0, 0, 0}),
+    Owner ! {self(), ready},
+    {Looks, CpuMax, WallMax, Cpu1, Wall1} =
+        look(infinity, lineage_bench_noop:thread_cpu_ns(), erlang:monotonic_time(nanosecond), {0, 0, 0, 0, 0}),
+    unlink(Owner),
+    Owner !
+        {self(), #{
+            looks => Looks,
+            cpu_max_us => CpuMax div 1000,
+            wall_max_us => WallMax div 1000,
+            cpu_over_1ms => Cpu1,
+            wall_over_1ms => Wall1
+        }}.
+
+look(0, _Cpu, _Wall, Seen) ->
+    Seen;
+look(Left, Cpu0, Wall0, {Looks, CpuMax, WallMax, Cpu1, Wall1} = Seen) ->
+    erlang:yield(),
+    Cpu = lineage_bench_noop:thread_cpu_ns(),
+    Wall = erlang:monotonic_time(nanosecond),
+    receive
+        stop -> Seen
+    after 0 ->
+        CpuGap = Cpu - Cpu0,
+        WallGap = Wall - Wall0,
+        look(
+            less(Left),
+            Cpu,
+            Wall,
+            {Looks + 1, max(CpuMax, CpuGap), max(WallMax, WallGap), Cpu1 + over(CpuGap), Wall1 + over(WallGap)}
+        )
+    end.
+
+less(infinity) -> infinity;
+less(Left) -> Left - 1.
+
+over(Gap) when Gap > 1000000 -> 1;
+over(_Gap) -> 0.
+
+%% Runs Fun while a process keeps asking the supervisors in turn, one call at a time, and measures how long each takes to
+%% answer. The list must not be empty.
+-spec pinging([pid(), ...], fun(() -> Result)) -> {Result, pings()}.
+pinging(Supervisors, Fun) ->
+    Self = self(),
+    Pinger = spawn_link(fun() ->
+        _ = [ask(Supervisor) || Supervisor <- Supervisors],
+        Self ! {self(), ready},
+        ping(Self, Supervisors, Supervisors, {0, 0, 0}, erlang:monotonic_time(microsecond))
+    end),
+    receive
+        {Pinger, ready} -> ok
+    end,
+    Result = Fun(),
+    Pinger ! stop,
+    receive
+        {Pinger, Pings} -> {Result, Pings}
+    end.
+
+%% It never sleeps: the timer of a held scheduler would not wake it. What counts is the time from one answer to the next, so
+%% that a hold is seen also where this process was not waiting for the answer but for its own turn.
+ping(Owner, [], All, {Count, Total, Max} = Pings, Before) ->
+    receive
+        stop ->
+            Last = erlang:monotonic_time(microsecond) - Before,
+            unlink(Owner),
+            Owner ! {self(), #{pings => Count, total_us => Total, max_us => max(Max, Last)}}
+    after 0 ->
+        erlang:yield(),
+        ping(Owner, All, All, Pings, Before)
+    end;
+ping(Owner, [Supervisor | Rest], All, {Count, Total, Max}, Before) ->
+    ok = ask(Supervisor),
+    Now = erlang:monotonic_time(microsecond),
+    ping(Owner, Rest, All, {Count + 1, Total + Now - Before, max(Max, Now - Before)}, Now).
+
+%% It costs the supervisor nothing: no supervisor knows the id.
+ask(Supervisor) ->
+    {error, not_found} = supervisor:get_childspec(Supervisor, ?MODULE),
+    ok.
