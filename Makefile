@@ -1,0 +1,73 @@
+# Lineage. `make help` lists what there is.
+
+.DEFAULT_GOAL := all
+.PHONY: all help packages native demo test test-c test-erl test-ex test-asan lint format dialyzer cross \
+	soak bench matrix clean
+
+export LC_ALL ?= C.UTF-8
+
+RUN := test/support/run.sh
+
+all: native ## build everything: priv/lineage.so, rebar3's side, mix's side
+	@rebar3 compile
+	@mix compile
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | expand -t 12
+
+packages: ## install the Debian packages that building and testing need
+	@test/support/packages.sh build test
+
+native: ## priv/lineage.so only
+	@$(MAKE) --no-print-directory -C c_src
+
+demo: ## boot a real node with orphans of each kind, and audit it
+	@test/support/packages.sh build
+	@$(MAKE) --no-print-directory -C c_src
+	@rebar3 compile
+	@test/support/demo.sh
+
+test: ## every test and check, in under 20 minutes on 2 cores
+	@test/support/packages.sh build test
+	@$(RUN) build c stress erl ex dialyzer lint cross bench asan
+
+test-c: ## Criterion, and the stress programs under ThreadSanitizer
+	@$(RUN) c stress
+
+test-erl: ## EUnit and Common Test
+	@$(RUN) erl
+
+test-ex: ## ExUnit
+	@$(RUN) ex
+
+test-asan: ## EUnit and Common Test under AddressSanitizer and UBSan
+	@$(RUN) asan
+
+lint: ## mix format, clang-format, cppcheck
+	@$(RUN) lint
+
+format: ## write C and Elixir as lint wants them
+	clang-format -i $$(find c_src bench test/c -name '*.[ch]')
+	mix format
+
+dialyzer: ## rebar3 dialyzer
+	@$(RUN) dialyzer
+
+cross: ## compile for arm64 and against musl
+	@$(RUN) cross
+
+soak: native ## bars of time and memory at full size, long storms
+	@test/support/packages.sh build
+	@rebar3 as test compile
+	@bench/soak.sh
+
+bench: native ## all benchmarks
+	@test/support/packages.sh build
+	@rebar3 compile
+	@bench/run.sh
+
+matrix: ## the tests on OTP 27 and 29, in chroots (needs root)
+	@test/support/matrix.sh
+
+clean: ## remove what was built
+	rm -rf _build priv/lineage.so

@@ -1,0 +1,177 @@
+#!/usr/bin/env bash
+# Runs stages of the tests one after another, all of them also after one has failed, and closes with
+# the runners' own last lines and one line that sums them up.
+#
+#   run.sh STAGE...      of: build c stress erl ex dialyzer lint cross asan bench
+#
+# A stage's output is shown, and kept in _build/log/STAGE.log. A stage whose runner counts tests (c,
+# erl, ex, asan) adds those; each of the others is one check, passed or failed.
+set -uo pipefail
+cd "$(dirname "$0")/../.."
+
+export LC_ALL=C.UTF-8 TERM=dumb
+logs=_build/log
+mkdir -p "$logs"
+passed=0
+failed=0
+closing=()
+told=
+esc=$(printf '\033')
+
+# Every name the host's shells set for a VM would reach the nodes under test.
+unset ERL_FLAGS ERL_AFLAGS ERL_ZFLAGS ERL_LIBS LINEAGE_VARIANT
+
+stage_build() {
+    make --no-print-directory -C c_src && rebar3 as test compile && MIX_ENV=test mix compile
+}
+
+stage_c() {
+    make --no-print-directory -C test/c run
+}
+
+stage_stress() {
+    make --no-print-directory -C test/c run-stress
+}
+
+stage_erl() {
+    local status=0
+    rebar3 eunit || status=1
+    rebar3 ct --readable=true || status=1
+    return $status
+}
+
+stage_ex() {
+    MIX_ENV=test mix test
+}
+
+stage_dialyzer() {
+    rebar3 dialyzer
+}
+
+stage_lint() {
+    local status=0 sources headers
+    sources=$(find c_src bench test/c -name '*.c' -not -path '*/_build/*')
+    headers=$(find c_src bench test/c -name '*.h' -not -path '*/_build/*')
+    mix format --check-formatted || status=1
+    clang-format --dry-run -Werror $sources $headers || status=1
+    cppcheck --quiet --error-exitcode=1 --std=c11 --enable=warning,performance,portability \
+        --inline-suppr --suppress=missingIncludeSystem -I c_src/core -I c_src/nif c_src || status=1
+    for script in .ci/run $(find test bench -name '*.sh' -not -path '*/_build/*'); do
+        bash -n "$script" || status=1
+    done
+    return $status
+}
+
+stage_cross() {
+    local status=0
+    make --no-print-directory -C c_src cross-arm64 CI=1 &&
+        aarch64-linux-gnu-readelf -h _build/c/arm64/lineage.so | grep 'Machine: *AArch64' || status=1
+    make --no-print-directory -C c_src cross-musl CI=1 &&
+        readelf -d _build/c/musl/lineage.so | grep 'NEEDED.*\[libc.so\]' || status=1
+    return $status
+}
+
+# In a copy of the tree, so that priv/lineage.so of this one stays what it is.
+stage_asan() {
+    local copy=$PWD/_build/asan status=0
+    mkdir -p "$copy"
+    find "$copy" -mindepth 1 -maxdepth 1 -not -name _build -exec rm -rf {} +
+    test/support/tree.sh | tar -c --null -T - | tar -x -C "$copy"
+    (
+        cd "$copy" || exit 1
+        export LINEAGE_VARIANT=asan
+        rebar3 as test compile || exit 1
+        # With +Mea min the VM takes its memory from malloc, block by block, so that
+        # AddressSanitizer sees what the NIF does with enif_alloc's. Leaks are counted by the tests
+        # themselves (what a census gives back when it is closed): a VM frees nothing when it ends.
+        rm -f "$copy"/report.*
+        export ERL_FLAGS="+Mea min"
+        export LD_PRELOAD="$(cc -print-file-name=libasan.so) $(cc -print-file-name=libubsan.so)"
+        export ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:log_path=$copy/report
+        export UBSAN_OPTIONS=print_stacktrace=1:abort_on_error=1:log_path=$copy/report
+        export LINEAGE_SLOW=asan
+        rebar3 eunit || status=1
+        rebar3 ct --readable=true || status=1
+        unset LD_PRELOAD
+        if cat "$copy"/report.* 2>/dev/null; then status=1; fi
+        exit $status
+    )
+}
+
+stage_bench() {
+    bench/run.sh --small
+}
+
+# Prints, from a log, the closing lines of whichever runners ran: "RUNNER<tab>PASSED<tab>FAILED<tab>LINE".
+closing_lines() {
+    sed -e "s/$esc\[[0-9;]*m//g" "$1" | awk '
+        function told(runner, ok, bad, line) {
+            gsub(/^ +| +$/, "", line)
+            printf "%s\t%d\t%d\t%s\n", runner, ok, bad, line
+        }
+        function number_after(line, word,   rest) {
+            if (!match(line, word " *[0-9]+")) return 0
+            rest = substr(line, RSTART, RLENGTH)
+            gsub(/[^0-9]/, "", rest)
+            return rest + 0
+        }
+        /Performing EUnit tests/ { runner = "EUnit" }
+        /Running Common Test suites/ { runner = "Common Test" }
+        /\[====\] Synthesis:/ {
+            sub(/.*\[====\]/, "[====]")
+            told("Criterion", number_after($0, "Passing:"),
+                 number_after($0, "Failing:") + number_after($0, "Crashing:"), $0)
+        }
+        /^ *Test passed\.$/ { told(runner, 1, 0, $0) }
+        /^ *(All )?[0-9]+ tests passed\.$/ { match($0, /[0-9]+/); told(runner, substr($0, RSTART, RLENGTH), 0, $0) }
+        /^ *Failed: [0-9]+\./ { told(runner, number_after($0, "Passed:"), number_after($0, "Failed:"), $0) }
+        /^ *Failed [0-9]+ tests\./ { told(runner, number_after($0, "Passed"), number_after($0, "Failed"), $0) }
+        /^ *([0-9]+ (doctests?|propert(y|ies)), )*[0-9]+ tests?, [0-9]+ failures?/ {
+            line = $0; all = 0; bad = 0
+            n = split($0, parts, ", ")
+            for (i = 1; i <= n; i++) {
+                if (parts[i] ~ /failure/) bad = parts[i] + 0
+                else if (parts[i] ~ /test|propert/) all += parts[i] + 0
+                else if (parts[i] ~ /invalid|skipped|excluded/) all -= parts[i] + 0
+            }
+            told("ExUnit", all - bad, bad, line)
+        }'
+}
+
+for stage in "$@"; do
+    started=$SECONDS
+    echo "== $stage"
+    "stage_$stage" 2>&1 | tee "$logs/$stage.log"
+    status=$?
+    echo "== $stage: $([ $status = 0 ] && echo ok || echo FAILED), $((SECONDS - started)) s"
+    stage_passed=0
+    stage_failed=0
+    while IFS=$'\t' read -r runner ok bad line; do
+        stage_passed=$((stage_passed + ok))
+        stage_failed=$((stage_failed + bad))
+        [ "$told" = "$stage, $runner" ] || closing+=("$stage, $runner:")
+        told="$stage, $runner"
+        closing+=("$line")
+    done < <(closing_lines "$logs/$stage.log")
+    case $stage in
+        c | erl | ex | asan)
+            # A runner that died, or found nothing to run, closes on no failure: it is one.
+            if [ "$stage_failed" = 0 ] && { [ $status != 0 ] || [ "$stage_passed" = 0 ]; }; then
+                stage_failed=1
+                closing+=("$stage: failed (see $logs/$stage.log)")
+            fi ;;
+        *)
+            if [ $status = 0 ]; then stage_passed=1; else stage_failed=1; fi
+            closing+=("$stage: $([ $status = 0 ] && echo ok || echo "failed (see $logs/$stage.log)")") ;;
+    esac
+    passed=$((passed + stage_passed))
+    failed=$((failed + stage_failed))
+    # Without a build there is nothing to test.
+    [ "$stage" = build ] && [ $status != 0 ] && break
+done
+
+echo
+echo "Stages: $*; $((SECONDS / 60)) min $((SECONDS % 60)) s."
+printf '%s\n' "${closing[@]}"
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ]
