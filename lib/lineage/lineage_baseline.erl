@@ -16,8 +16,10 @@
 -export_type([rules/0, result/0]).
 
 -type class() :: root | runtime | host | service | supervisor | own.
--type rules() :: #{calls := #{mfa_pattern() => [class()]}, names := [{atom(), class()}]}.
--type mfa_pattern() :: {module(), atom(), arity() | '_'}.
+%% What is asked for each process is found in a map; patterns with a wild function are few.
+-type rules() :: #{calls := #{mfa_pattern() => [class()]}, wild := [{mfa_pattern(), class()}],
+                   names := [{atom(), class()}]}.
+-type mfa_pattern() :: {module() | '_', atom(), arity() | '_'}.
 %% How many processes were seeded or flagged, and what stood in the way.
 -type result() :: #{seeded := non_neg_integer(), flagged := non_neg_integer(),
                     held := #{lineage_hook:holder() => pos_integer()},
@@ -39,7 +41,7 @@ rules(Options) ->
                                             {lineage_proc, run}, {lineage_session, collect},
                                             {lineage_session, init}]],
     Roots = [{{application_master, init, 4}, root}, {{application_master, start_it, 4}, root}],
-    lists:foldl(fun rule/2, #{calls => #{}, names => []}, Roots ++ Own ++ Rules).
+    lists:foldl(fun rule/2, #{calls => #{}, wild => [], names => []}, Roots ++ Own ++ Rules).
 
 builtin(List) ->
     [Match || {Match, _Reason} <- lineage_lists:List()].
@@ -48,9 +50,12 @@ rule({{registered, Name}, Class}, Rules) ->
     rule({Name, Class}, Rules);
 rule({Name, Class}, #{names := Names} = Rules) when is_atom(Name) ->
     Rules#{names := [{Name, Class} | Names]};
+rule({{M, F, _A} = Call, Class}, #{wild := Wild} = Rules) when M =:= '_'; F =:= '_' ->
+    Rules#{wild := [{Call, Class} | Wild]};
 rule({{_M, _F, _A} = Call, Class}, #{calls := Calls} = Rules) ->
     Rules#{calls := maps:update_with(Call, fun(Cs) -> lists:usort([Class | Cs]) end, [Class], Calls)};
-rule({_Other, _Class}, Rules) ->
+rule({_FrameOrChild, _Class}, Rules) ->
+    %% A stack is read of the few that a report is about to name; see lineage_lists.
     Rules.
 
 %% @doc Tells the NIF, so that births get their class without asking anybody.
@@ -299,8 +304,12 @@ class_of({Raw, Inner}, Rules) ->
                  end,
     {Inner, lists:usort(Supervisor ++ classes(Inner, Rules) ++ classes(Raw, Rules))}.
 
-classes({M, F, _} = Call, #{calls := Calls}) ->
-    maps:get(Call, Calls, []) ++ maps:get({M, F, '_'}, Calls, []).
+classes({M, F, _} = Call, #{calls := Calls, wild := Wild}) ->
+    maps:get(Call, Calls, []) ++ maps:get({M, F, '_'}, Calls, []) ++
+        [Class || {Pattern, Class} <- Wild, is_like(Pattern, Call)].
+
+is_like({M, F, A}, {M1, F1, A1}) ->
+    (M =:= '_' orelse M =:= M1) andalso (F =:= '_' orelse F =:= F1) andalso (A =:= '_' orelse A =:= A1).
 
 local(Pid) when is_pid(Pid), node(Pid) =:= node() -> Pid;
 local(_) -> undefined.

@@ -1,0 +1,257 @@
+%% @doc Lineage tells which live processes of this node nobody would stop.
+%%
+%% It hooks every process creation and exit, keeps a census of every live pid and its ancestry, and
+%% answers three questions about each process: who stops it, who restarts it, who notices that it died.
+%%
+%% ```
+%% 1> {ok, Info} = lineage:attach().
+%% 2> lineage:print(lineage:orphans()).
+%% 3> lineage:print(lineage:why(whereis(my_server))).
+%% 4> lineage:detach().
+%% '''
+%%
+%% Queries return data; {@link print/1} shows it to people. A query without a session raises
+%% `{lineage, not_attached}', and the shell prints a sentence that says what to do. Times that end in
+%% `_ms' are milliseconds, those in `_us' microseconds; memory is in bytes.
+%%
+%% == On a production node ==
+%% With `exits => suspects', the default, a process costs nothing more once it has a link; a birth costs
+%% a fraction of a microsecond. `exits => all' keeps every process watched, which slows message passing
+%% by 12 to 40 %. Give `for' and `max_spawn_rate' as a fuse. {@link pids/0} and {@link tree/0} build
+%% lists as long as the node has processes; {@link summary/0} does not.
+-module(lineage).
+
+-export([attach/0, attach/1, detach/0, yield/1]).
+-export([summary/0, pids/0, orphans/0, orphans/1, recent/1, why/1, tree/0, tree/1]).
+-export([diff/1, save/1, print/1]).
+
+-export_type([match/0, options/0, info/0, summary/0, orphans_options/0, kind/0, name/0, error/0]).
+
+-type match() :: {module(), atom(), arity() | '_'} | atom().
+%% Names a kind of process by its initial call, or one process by its registered name.
+
+-type options() :: #{exits => suspects | all,
+                     monitors => off | exact,
+                     sites => off,
+                     max_bytes => pos_integer(),
+                     for => pos_integer(),
+                     max_spawn_rate => pos_integer(),
+                     progress => fun((non_neg_integer(), non_neg_integer()) -> term()),
+                     runtime => [match()],
+                     hosts => [match()],
+                     services => [match()],
+                     supervisors => [match()]}.
+%% What {@link attach/1} takes; each is explained there.
+
+-type info() :: #{session := integer(),
+                  release := pos_integer(),
+                  tracing := single | sessions,
+                  exits := suspects | all,
+                  monitors := off | exact,
+                  sites := off,
+                  max_bytes := pos_integer(),
+                  for => pos_integer(),
+                  max_spawn_rate => pos_integer(),
+                  existing := non_neg_integer(),
+                  flagged := non_neg_integer(),
+                  tracers := [pid() | port() | module()],
+                  sampled := [pid()],
+                  unresolved := [pid()],
+                  since := integer(),
+                  took_ms := non_neg_integer(),
+                  notes := [binary()]}.
+%% What {@link attach/1} found; each key is explained there.
+
+-type summary() :: #{live := non_neg_integer(),
+                     births := non_neg_integer(),
+                     existing := non_neg_integer(),
+                     deaths := non_neg_integer(),
+                     seen := non_neg_integer(),
+                     swept := non_neg_integer(),
+                     lost := non_neg_integer(),
+                     orphans := non_neg_integer(),
+                     orphans_checked := non_neg_integer() | undefined,
+                     silent_failures := non_neg_integer(),
+                     unheard_unknown := non_neg_integer(),
+                     blind_ms := non_neg_integer(),
+                     since := integer(),
+                     exits := suspects | all,
+                     bytes := non_neg_integer(),
+                     peak_bytes := non_neg_integer(),
+                     notes := [binary()],
+                     atom() => term()}.
+%% What {@link summary/0} returns; each key is explained there.
+
+-type kind() :: foreign | escaped | abandoned | detached.
+%% Why an orphan is one, the first that fits.
+
+-type orphans_options() :: #{kind => kind(), app => atom(), min_age_ms => non_neg_integer(),
+                             ignore => [match()]}.
+
+-type name() :: pid() | atom() | string() | binary().
+%% A process: a pid, a registered name, or the text of a pid (`"0.123.0"', `"<0.123.0>"').
+
+-type error() :: {error, {Tag :: atom(), Sentence :: binary()}}.
+%% The sentence says what to do next.
+
+%% @doc Attaches with the default options.
+%% @see attach/1
+-spec attach() -> {ok, info()} | error().
+attach() ->
+    attach(#{}).
+
+%% @doc Attaches Lineage to this node: from now on every birth and death is counted, and every process
+%% that is there already is known. Starts the application by itself. The session lives on when the
+%% caller dies; it ends with {@link detach/0}, with its fuse, or with the application.
+%%
+%% Options:
+%% <dl>
+%% <dt>`exits'</dt><dd>`suspects' (default): a process is watched until its first link, and costs nothing
+%%   from then on. `all': every process is watched until it exits, for the time and reason of each.</dd>
+%% <dt>`monitors'</dt><dd>`exact': the calls that set monitors are traced too, so that it is known whether
+%%   anybody noticed an abnormal exit. `off' (default): that is `unknown'.</dd>
+%% <dt>`sites'</dt><dd>`off', in this version.</dd>
+%% <dt>`max_bytes'</dt><dd>Bytes that the census may take, 256 MiB by default. Births beyond are counted as
+%%   `lost', and not recorded.</dd>
+%% <dt>`for'</dt><dd>Milliseconds after which Lineage detaches by itself. No default.</dd>
+%% <dt>`max_spawn_rate'</dt><dd>Births within one second; when there are more, Lineage detaches by
+%%   itself. No default. Either fuse writes a notice to the log, and the next query's error says it.</dd>
+%% <dt>`progress'</dt><dd>A function of two numbers, called in the calling process while the processes
+%%   that are there already are read: how many are done, and how many there are in all.</dd>
+%% <dt>`runtime', `hosts', `services', `supervisors'</dt><dd>Lists that extend the built-in ones: processes
+%%   that nothing supervises by design; processes that stand for their user; processes whose links tether
+%%   nobody; processes that supervise others.</dd>
+%% </dl>
+%%
+%% The map that it returns has the options, and `session' (a number), `release' (of OTP), `tracing'
+%% (`sessions' on OTP 27 and later, else `single': one tracer for all tools), `existing' (processes that
+%% were there already), `flagged' (those of them that are watched), `tracers' (who else traces processes),
+%% `sampled' (processes with more than 10,000 links, which were not asked for them), `unresolved'
+%% (processes that did not answer), `since' (system time, ms), `took_ms', and `notes': sentences on what
+%% to know about other tracers.
+%%
+%% Errors, by tag: `bad_options', `bad_option', `already_attached', `tracer_held', `nif_missing',
+%% `pid_layout', `enomem', `hook_failed', `not_started', `session_failed', `detached_meanwhile'.
+-spec attach(options()) -> {ok, info()} | error().
+attach(Options) ->
+    case lineage_options:check(Options) of
+        {ok, Checked} ->
+            case application:ensure_all_started(lineage) of
+                {ok, _} -> lineage_session:attach(Checked);
+                {error, Reason} -> lineage_error:tagged({not_started, Reason})
+            end;
+        {error, Cause} ->
+            lineage_error:tagged(Cause)
+    end.
+
+%% @doc Ends the session, clears every trace flag that it set, and frees all its memory. `ok' also when
+%% nothing is attached.
+-spec detach() -> ok.
+detach() ->
+    lineage_session:detach().
+
+%% @doc Runs `Fun' in the calling process, with Lineage's trace flags given up for as long as it runs, and
+%% returns its result. Before OTP 27 another tool (`dbg', `recon_trace') can work inside it; stop that
+%% tool before `Fun' returns. What is born meanwhile is found again afterwards, and the time is added to
+%% `blind_ms'. On OTP 27 and later nothing has to be given up, and `Fun' just runs.
+%%
+%% Raises `{lineage, not_attached}', `{lineage, bad_fun}', and whatever `Fun' raises.
+-spec yield(fun(() -> Result)) -> Result.
+yield(Fun) when is_function(Fun, 0) ->
+    lineage_session:yield(Fun);
+yield(Other) ->
+    lineage_error:raise({bad_fun, Other}, [Other]).
+
+%% @doc Counts, from the census alone: no process is asked anything, and no list of processes is made.
+%%
+%% `live'; `births' since attach; `existing' (known from before); `deaths', of which `seen' by their exit
+%% and `swept' by liveness; `lost' (births beyond `max_bytes'). `orphans' is an upper bound, and
+%% `orphans_checked' the number that the last {@link orphans/1} confirmed (`undefined' before the first).
+%% `silent_failures': abnormal exits of processes known to have had no link and no monitor;
+%% `unheard_unknown': those of processes without a link, of whose monitors nothing is known.
+%% `blind_ms': milliseconds, at most, in which another tool kept births from being seen. `since' (system
+%% time, ms), `exits', `bytes' and `peak_bytes' of the census's memory, and `notes' (sentences).
+%% `rooted', `runtime', `hosts' and `supervisors' count the live processes of these kinds.
+-spec summary() -> summary().
+summary() ->
+    Options = lineage_session:lookup(options),
+    Shared = maps:from_list([{Key, lineage_session:lookup(Key)} ||
+                                Key <- [since, orphans_checked, blind_ms, notes]]),
+    try
+        _ = lineage_nif:sweep(),
+        {Verdict, []} = lineage_nif:verdict(0),
+        Info = #{seeded := Seeded, seen := Seen, swept := Swept} = lineage_nif:info(),
+        Counts = maps:with([live, births, seen, swept, lost, silent_failures, unheard_unknown, bytes,
+                            peak_bytes], Info),
+        maps:merge(maps:merge(maps:without([own], Verdict), Counts),
+                   Shared#{existing => Seeded, deaths => Seen + Swept, exits => maps:get(exits, Options)})
+    catch
+        %% Somebody detached while we counted.
+        error:{badmatch, {error, closed}} -> lineage_error:raise({not_attached, undefined}, [])
+    end.
+
+%% @doc The live pids that the census knows, in no order. A list as long as the node has processes.
+-spec pids() -> [pid()].
+pids() ->
+    _ = lineage_session:lookup(options),
+    case lineage_nif:pids() of
+        Pids when is_list(Pids) -> Pids;
+        {error, closed} -> lineage_error:raise({not_attached, undefined}, [])
+    end.
+
+%% @doc All orphans, each checked against the live process.
+%% @see orphans/1
+-spec orphans() -> [map()].
+orphans() ->
+    orphans(#{}).
+
+%% @doc The orphans: live processes that no path of links joins to a supervision tree or a host. Each
+%% is a map with at least `pid', `generation', `kind', `parent', `guardian', `initial_call', `site',
+%% `label', `age_ms' and `monitored', and was checked against the live process.
+%%
+%% Options: `kind' (only that kind), `app' (only that application's), `min_age_ms' (only those that
+%% have lived that long) and `ignore' (all but those).
+%%
+%% Kinds, the first that fits: `foreign' (spawned from another node), `escaped' (was supervised or
+%% tethered, then unlinked, or a supervisor lists it without a link), `abandoned' (its parent is dead),
+%% `detached' (its parent lives).
+-spec orphans(orphans_options()) -> [map()].
+orphans(Options) ->
+    lineage_report:orphans(Options).
+
+%% @doc The last dead that had no link, newest first: at most `Count', and at most 1,000. Even a process
+%% that lived for microseconds is named here.
+-spec recent(pos_integer()) -> [map()].
+recent(Count) ->
+    lineage_report:recent(Count).
+
+%% @doc All about one process: its spawner, its ancestors up to the root, and who stops it, restarts it
+%% and notices its death, each with the link or the child spec that the answer stands on.
+-spec why(name()) -> map() | error().
+why(Name) ->
+    lineage_why:why(Name).
+
+%% @doc The forest of this node: applications, supervisors, what hangs below them, and the orphans apart.
+-spec tree() -> term().
+tree() ->
+    lineage_tree:tree().
+
+%% @doc The same for a part of it; see {@link lineage_tree:tree/1}.
+-spec tree(term()) -> term().
+tree(Root) ->
+    lineage_tree:tree(Root).
+
+%% @doc What is new since an earlier {@link summary/0}, or since a snapshot that {@link save/1} wrote.
+-spec diff(term()) -> term().
+diff(Earlier) ->
+    lineage_snapshot:diff(Earlier).
+
+%% @doc Writes a snapshot of the census to a file, as JSON; `lineage_snapshot' documents the format.
+-spec save(file:name_all()) -> ok | error().
+save(Path) ->
+    lineage_snapshot:save(Path).
+
+%% @doc Prints what any of the queries returned: tables and trees that fit the terminal.
+-spec print(term()) -> ok.
+print(Report) ->
+    lineage_print:print(Report).

@@ -1,0 +1,490 @@
+%% @private The one session of a node: it owns the hook, the census and what the reports share.
+%%
+%% Idle, attaching (a collector reads the processes that were there before), attached, or yielded (the
+%% flags are given up for another tool). Whoever called attach may die; the session goes on. When the
+%% session itself dies, the NIF, which watches it, answers `remove' and the hook melts away; its
+%% supervisor starts an idle one in its place.
+-module(lineage_session).
+
+-behaviour(gen_server).
+
+-export([start_link/0, attach/1, detach/0, yield/1, lookup/1, lookup/2, checked/1]).
+-export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2, collect/4]).
+
+-record(st, {phase = idle :: idle | attaching | attached | yielded,
+             options = #{} :: map(),
+             rules :: lineage_baseline:rules() | undefined,
+             names = #{} :: map(),
+             hook :: lineage_hook:hook() | undefined,
+             session = 0 :: integer(),
+             started = 0 :: integer(),              % monotonic ms
+             caller :: reference() | undefined,     % alias of who waits for attach
+             collector :: pid() | undefined,
+             result :: lineage_baseline:result() | undefined,
+             yields = [] :: [reference()],
+             watch :: lineage_watch:watch() | undefined,
+             rates = [] :: [{integer(), non_neg_integer()}],   % {monotonic ms, births}, newest first
+             swept = {0, 0} :: {non_neg_integer(), non_neg_integer()},  % births, live at the last sweep
+             checked_at = 0 :: integer(),
+             fuse :: reference() | undefined,
+             tick :: reference() | undefined}).
+
+-define(TABLE, lineage).
+-define(TICK_MS, 500).        % quiet
+-define(BUSY_TICK_MS, 100).   % while processes are being born, or a spawn rate is watched
+-define(CHECK_MS, 1000).
+-define(SLACK, 65536).
+
+-spec start_link() -> {ok, pid()} | {error, term()}.
+start_link() ->
+    case gen_server:start_link({local, ?MODULE}, ?MODULE, [], []) of
+        {ok, Pid} -> {ok, Pid};
+        ignore -> {error, ignore};
+        {error, Reason} -> {error, Reason}
+    end.
+
+%% @doc Attaches. The options were checked. Returns when every process is known.
+-spec attach(map()) -> {ok, map()} | {error, {atom(), binary()}}.
+attach(Options) ->
+    Alias = erlang:monitor(process, ?MODULE, [{alias, explicit_unalias}]),
+    try
+        gen_server:cast(?MODULE, {attach, Alias, maps:remove(progress, Options)}),
+        await(Alias, maps:get(progress, Options, fun(_, _) -> ok end))
+    after
+        %% A progress function may have raised: leave nothing in the caller's mailbox.
+        erlang:unalias(Alias),
+        erlang:demonitor(Alias, [flush]),
+        flush(Alias)
+    end.
+
+await(Alias, Progress) ->
+    receive
+        {Alias, progress, Done, Total} -> Progress(Done, Total), await(Alias, Progress);
+        {Alias, reply, Reply} -> Reply;
+        {'DOWN', Alias, process, _, Reason} -> lineage_error:tagged({session_failed, Reason})
+    end.
+
+flush(Alias) ->
+    receive
+        {Alias, progress, _, _} -> flush(Alias);
+        {Alias, reply, _} -> flush(Alias)
+    after 0 -> ok
+    end.
+
+-spec detach() -> ok.
+detach() ->
+    try
+        gen_server:call(?MODULE, detach, infinity)
+    catch
+        %% Not started, or stopped while we asked: nothing is attached then.
+        exit:{_, {gen_server, call, _}} -> ok
+    end.
+
+%% @doc Runs `Fun' while the trace flags are given up (before OTP 27; trace sessions need not).
+-spec yield(fun(() -> Result)) -> Result.
+yield(Fun) ->
+    _ = lookup(options, [Fun]),
+    case gen_server:call(?MODULE, yield, infinity) of
+        {ok, Yield} ->
+            try Fun() after ok = gen_server:call(?MODULE, {resume, Yield}, infinity) end;
+        free ->
+            Fun();
+        {error, Cause} ->
+            lineage_error:raise(Cause, [Fun])
+    end.
+
+%% @doc What the session shares: `options', `since' (system time, ms), `orphans_checked', `blind_ms',
+%% `notes'. Raises a sentence when nothing is attached.
+-spec lookup(atom()) -> term().
+lookup(Key) ->
+    lookup(Key, []).
+
+%% @doc The same, for a function that was called with `Args'.
+-spec lookup(atom(), [term()]) -> term().
+lookup(Key, Args) ->
+    case row(phase) of
+        {attaching, Done, Total} -> lineage_error:raise({attaching, Done, Total}, Args);
+        attached -> shared(Key, Args);
+        _ -> lineage_error:raise({not_attached, row(ended)}, Args)
+    end.
+
+shared(blind_ms, _Args) ->
+    row(blind_ms) + case row(blind_from) of
+                        undefined -> 0;
+                        From -> now_ms() - From
+                    end;
+shared(Key, Args) ->
+    try ets:lookup_element(?TABLE, Key, 2)
+    catch error:badarg -> lineage_error:raise({not_attached, row(ended)}, Args)
+    end.
+
+row(Key) ->
+    try ets:lookup_element(?TABLE, Key, 2)
+    catch error:badarg -> undefined
+    end.
+
+%% @doc How many orphans a report has just confirmed.
+-spec checked(non_neg_integer()) -> ok.
+checked(Count) ->
+    gen_server:call(?MODULE, {checked, Count}, infinity).
+
+%% The server
+
+-spec init([]) -> {ok, #st{}}.
+init([]) ->
+    process_flag(trap_exit, true),
+    ?TABLE = ets:new(?TABLE, [named_table, protected, {read_concurrency, true}]),
+    case application:get_env(lineage, attached, false) of
+        true ->
+            %% The one before us died without a word.
+            clear_after_crash(),
+            application:unset_env(lineage, attached),
+            rows([{ended, lineage_error:sentence(session_crashed)}]);
+        false ->
+            ok
+    end,
+    {ok, #st{}}.
+
+clear_after_crash() ->
+    lineage_hook:clear_stale(),
+    nif() =:= ok andalso lineage_nif:close().
+
+-spec handle_call(term(), gen_server:from(), #st{}) -> {reply, term(), #st{}}.
+handle_call(detach, _From, #st{phase = idle} = St) ->
+    {reply, ok, St};
+handle_call(detach, _From, St) ->
+    {reply, ok, undo(lineage_error:tagged(detached_meanwhile), undefined, St)};
+handle_call({checked, Count}, _From, #st{phase = Phase} = St) ->
+    Phase =/= idle andalso rows([{orphans_checked, Count}]),
+    {reply, ok, St};
+handle_call(yield, {Pid, _}, #st{phase = Phase} = St) when Phase =:= attached; Phase =:= yielded ->
+    case lineage_hook:api() of
+        sessions ->
+            {reply, free, St};
+        single ->
+            Yield = monitor(process, Pid),
+            {reply, {ok, Yield}, give_up(St#st{yields = [Yield | St#st.yields]})}
+    end;
+handle_call(yield, _From, St) ->
+    {reply, {error, {not_attached, row(ended)}}, St};
+handle_call({resume, Yield}, _From, St) ->
+    demonitor(Yield, [flush]),
+    {reply, ok, resume(Yield, St)};
+handle_call(_Other, _From, St) ->
+    {reply, {error, badarg}, St}.
+
+-spec handle_cast(term(), #st{}) -> {noreply, #st{}}.
+handle_cast({attach, Alias, Options}, #st{phase = idle} = St) ->
+    case open(Options) of
+        {ok, Session, Hook, Rules} ->
+            {noreply, start_collecting(Alias, Session, Hook, Rules, Options, St)};
+        {error, Cause} ->
+            Alias ! {Alias, reply, lineage_error:tagged(Cause)},
+            {noreply, St}
+    end;
+handle_cast({attach, Alias, _Options}, #st{phase = attaching} = St) ->
+    Alias ! {Alias, reply, lineage_error:tagged({already_attached, attaching})},
+    {noreply, St};
+handle_cast({attach, Alias, _Options}, #st{options = #{exits := Exits}, started = Started} = St) ->
+    Seconds = (now_ms() - Started) div 1000,
+    Alias ! {Alias, reply, lineage_error:tagged({already_attached, Exits, Seconds})},
+    {noreply, St};
+handle_cast(_Other, St) ->
+    {noreply, St}.
+
+-spec handle_info(term(), #st{}) -> {noreply, #st{}}.
+handle_info({progress, Collector, Done, Total}, #st{collector = Collector, caller = Alias} = St) ->
+    rows([{phase, {attaching, Done, Total}}]),
+    Alias ! {Alias, progress, Done, Total},
+    {noreply, St};
+handle_info({collected, Collector, Result}, #st{collector = Collector} = St) ->
+    unlink(Collector),
+    {noreply, attached(Result, St#st{collector = undefined})};
+handle_info({'EXIT', Collector, Reason}, #st{collector = Collector} = St) when is_pid(Collector) ->
+    {noreply, undo(lineage_error:tagged({session_failed, Reason}), undefined, St#st{collector = undefined})};
+handle_info({tick, Tick}, #st{tick = Tick} = St) ->
+    {noreply, tick(St)};
+handle_info({fuse, Fuse}, #st{fuse = Fuse, options = #{for := Ms}} = St) ->
+    {noreply, blow({fuse, for, Ms}, St)};
+handle_info({'DOWN', Yield, process, _, _}, St) ->
+    %% Whoever yielded died before it could say that it was done.
+    {noreply, resume(Yield, St)};
+handle_info(_Other, St) ->
+    {noreply, St}.
+
+-spec terminate(term(), #st{}) -> ok.
+terminate(_Reason, #st{phase = idle}) ->
+    ok;
+terminate(Reason, St) ->
+    _ = undo(lineage_error:tagged({session_failed, Reason}), undefined, St),
+    ok.
+
+%% Attaching
+
+open(Options) ->
+    case nif() of
+        ok ->
+            case lineage_hook:holder() of
+                none -> open_census(Options);
+                {lineage_nif, _Stale} -> open_census(Options);
+                Holder -> {error, {tracer_held, Holder}}
+            end;
+        Error ->
+            Error
+    end.
+
+open_census(#{exits := Exits, max_bytes := Bytes} = Options) ->
+    case lineage_nif:open(#{exits => Exits, max_bytes => Bytes,
+                            process_limit => erlang:system_info(process_limit),
+                            monitors => case Options of #{monitors := exact} -> exact; _ -> unknown end}) of
+        {ok, Session} ->
+            Rules = lineage_baseline:rules(Options),
+            ok = lineage_baseline:apply_rules(Rules),
+            case lineage_hook:arm(Session) of
+                {ok, Hook} ->
+                    {ok, Session, Hook, Rules};
+                {error, Cause} ->
+                    lineage_nif:close(),
+                    {error, Cause}
+            end;
+        {error, enomem} -> {error, {enomem, Bytes}};
+        {error, Reason} -> {error, Reason}
+    end.
+
+nif() ->
+    case code:ensure_loaded(lineage_nif) of
+        {module, _} ->
+            try lineage_nif:info() of
+                _ -> ok
+            catch
+                error:Reason when Reason =/= badarg -> nif_missing()
+            end;
+        {error, _} ->
+            nif_missing()
+    end.
+
+nif_missing() ->
+    Path = case code:priv_dir(lineage) of
+               {error, bad_name} -> "priv/lineage.so";
+               Dir -> filename:join(Dir, "lineage.so")
+           end,
+    Reason = case filelib:is_regular(Path) of
+                 true -> "it was built for another OTP or another machine, or is damaged";
+                 false -> "there is no such file"
+             end,
+    {error, {nif_missing, Path, Reason}}.
+
+start_collecting(Alias, Session, Hook, Rules, #{exits := Exits} = Options, St) ->
+    application:set_env(lineage, attached, true),
+    Args = [self(), Hook, Exits, Rules],
+    Collector = spawn_link(?MODULE, collect, Args),
+    rows([{phase, {attaching, 0, 0}}]),
+    St#st{phase = attaching, options = Options, rules = Rules, hook = Hook, session = Session,
+          started = now_ms(), caller = Alias, collector = Collector, names = #{}, yields = []}.
+
+%% @private Runs in a process of its own, so that the session answers while a large node is read.
+-spec collect(pid(), lineage_hook:hook(), suspects | all, lineage_baseline:rules()) -> term().
+collect(Session, Hook, Exits, Rules) ->
+    Pids = processes(),
+    Total = length(Pids),
+    Self = self(),
+    Result = lineage_baseline:seed(Hook, Pids, #{exits => Exits, rules => Rules},
+                                   fun(Done) -> Session ! {progress, Self, Done, Total} end),
+    Session ! {collected, Self, Result}.
+
+attached(Result, #st{options = Options, hook = Hook, started = Started, caller = Alias} = St) ->
+    Monitors = case Options of
+                   #{monitors := exact} -> lineage_hook:arm_monitors(Hook);
+                   _ -> ok
+               end,
+    St1 = mark(St),
+    Took = now_ms() - Started,
+    Fuse = case Options of
+               #{for := Ms} ->
+                   Ref = make_ref(),
+                   erlang:send_after(Ms, self(), {fuse, Ref}),
+                   Ref;
+               _ -> undefined
+           end,
+    Notes = notes(Options, Result, Monitors),
+    Since = erlang:system_time(millisecond),
+    rows([{phase, attached}, {options, Options}, {since, Since}, {orphans_checked, undefined},
+          {blind_ms, 0}, {blind_from, undefined}, {notes, Notes}, {ended, undefined}]),
+    #{births := Births, live := Live} = lineage_nif:info(),
+    St2 = St1#st{phase = attached, fuse = Fuse, result = Result, caller = undefined,
+                 rates = [{now_ms(), Births}], swept = {Births, Live}, checked_at = now_ms(),
+                 watch = lineage_watch:new(Hook, Options, St1#st.rules)},
+    Alias ! {Alias, reply, {ok, described(St2, Since, Took, Notes)}},
+    schedule(?TICK_MS, St2).
+
+described(#st{session = Session, options = Options, result = Result}, Since, Took, Notes) ->
+    #{seeded := Seeded, flagged := Flagged, held := Held, big := Big, unresolved := Unresolved} = Result,
+    maps:merge(
+      maps:with([exits, monitors, sites, max_bytes, for, max_spawn_rate], Options),
+      #{session => Session, release => list_to_integer(erlang:system_info(otp_release)),
+        tracing => lineage_hook:api(), existing => Seeded, flagged => Flagged,
+        tracers => [tracer(H) || H <- maps:keys(Held)], sampled => Big, unresolved => Unresolved,
+        since => Since, took_ms => Took, notes => Notes}).
+
+tracer({Module, _State}) -> Module;
+tracer(Holder) -> Holder.
+
+notes(#{exits := Exits}, #{held := Held}, Monitors) ->
+    Api = lineage_hook:api(),
+    Causes = [{coexistence, Api}] ++
+        [{coexistence, all} || Api =:= single, Exits =:= all] ++
+        [{coexistence, {foreign, lists:sum(maps:values(Held)), maps:keys(Held)}} || map_size(Held) > 0] ++
+        [Cause || {error, Cause} <- [Monitors]],
+    [lineage_error:sentence(Cause) || Cause <- Causes].
+
+%% Lineage's own: the session and its supervisor; helpers are known by their initial calls. Its
+%% application master stays a root like any other.
+mark(#st{rules = Rules, names = Names} = St) ->
+    [lineage_nif:mark(Pid, own) || Pid <- [self(), whereis(lineage_sup)], is_pid(Pid)],
+    St#st{names = lineage_baseline:mark_names(Rules, Names)}.
+
+%% Detaching
+
+blow(Cause, St) ->
+    Sentence = lineage_error:sentence(Cause),
+    logger:notice("Lineage has detached by itself, because ~ts.", [Sentence]),
+    undo(lineage_error:tagged(detached_meanwhile), Sentence, St).
+
+%% From any phase to idle, leaving nothing behind. `Reply' is for a caller who still waits for attach.
+undo(Reply, Ended, #st{hook = Hook, collector = Collector, caller = Alias, yields = Yields}) ->
+    stop_collector(Collector),
+    lineage_hook:disarm(Hook),
+    lineage_hook:disarm_monitors(Hook),
+    Flagged = flagged_pids(),
+    rows([{phase, idle}, {ended, Ended}]),
+    lineage_baseline:unflag(Hook, Flagged, #{}),
+    lineage_hook:destroy(Hook),
+    lineage_nif:close(),
+    [demonitor(Yield, [flush]) || Yield <- Yields],
+    application:unset_env(lineage, attached),
+    [ets:delete(?TABLE, Key) || Key <- [options, since, orphans_checked, blind_ms, blind_from, notes]],
+    is_reference(Alias) andalso (Alias ! {Alias, reply, Reply}),
+    #st{}.
+
+%% The census names all that may be flagged, except what it had no room for, or did not come to.
+flagged_pids() ->
+    case lineage_nif:info() of
+        #{lost := 0} ->
+            case row(phase) of
+                attached -> lineage_nif:pids();
+                _ -> processes()
+            end;
+        _ -> processes()
+    end.
+
+stop_collector(undefined) ->
+    ok;
+stop_collector(Collector) ->
+    Monitor = monitor(process, Collector),
+    unlink(Collector),
+    exit(Collector, kill),
+    receive {'DOWN', Monitor, process, Collector, _} -> ok end,
+    receive {'EXIT', Collector, _} -> ok after 0 -> ok end.
+
+%% Yielding (before OTP 27)
+
+give_up(#st{phase = yielded} = St) ->
+    St;
+give_up(#st{hook = Hook, watch = Watch} = St) ->
+    lineage_hook:disarm(Hook),
+    lineage_hook:disarm_monitors(Hook),
+    lineage_baseline:unflag(Hook, lineage_nif:pids(), #{}),
+    tell(lineage_watch:blind(Watch), St#st{phase = yielded}).
+
+resume(Yield, #st{phase = yielded, yields = Yields} = St) ->
+    case lists:delete(Yield, Yields) of
+        [] ->
+            St1 = St#st{phase = attached, yields = []},
+            rearm_monitors(St1),
+            check(St1);
+        Left ->
+            St#st{yields = Left}
+    end;
+resume(_Yield, St) ->
+    St.
+
+rearm_monitors(#st{options = #{monitors := exact}, hook = Hook}) ->
+    lineage_hook:check_monitors(Hook);
+rearm_monitors(_) ->
+    0.
+
+%% The pulse: sweeps, fuses, and a look at the hook each second
+
+tick(#st{phase = attached} = St) ->
+    #{births := Births} = Info = lineage_nif:info(),
+    Now = now_ms(),
+    St1 = sweep(Info, St),
+    [{_, Last} | _] = St1#st.rates,
+    St2 = St1#st{rates = window(Now, [{Now, Births} | St1#st.rates])},
+    case over_rate(St2) of
+        false ->
+            St3 = case Now - St2#st.checked_at >= ?CHECK_MS of
+                      true -> check(mark(St2#st{checked_at = Now}));
+                      false -> St2
+                  end,
+            Busy = Births - Last > 100 orelse is_map_key(max_spawn_rate, St3#st.options),
+            schedule(case Busy of true -> ?BUSY_TICK_MS; false -> ?TICK_MS end, St3);
+        Cause ->
+            blow(Cause, St2)
+    end;
+tick(St) ->
+    schedule(?TICK_MS, St).
+
+%% Shed processes die unseen. Their records are bounded by the live count and a slack.
+sweep(#{births := Births}, #st{swept = {Before, Live}} = St) when Births - Before > Live + ?SLACK ->
+    lineage_nif:sweep(),
+    #{live := Live1} = lineage_nif:info(),
+    St#st{swept = {Births, Live1}};
+sweep(_Info, St) ->
+    St.
+
+%% One sample that is a second old or older is kept: the rate is over at least a second.
+window(Now, Samples) ->
+    case lists:splitwith(fun({At, _}) -> Now - At < 1000 end, Samples) of
+        {Recent, [Old | _]} -> Recent ++ [Old];
+        {Recent, []} -> Recent
+    end.
+
+over_rate(#st{options = #{max_spawn_rate := Max}, rates = [{Now, Births} | _] = Rates}) ->
+    {At, Before} = lists:last(Rates),
+    Rate = (Births - Before) * 1000 div max(1000, Now - At),
+    case Rate > Max of
+        true -> {fuse, max_spawn_rate, Rate, Max};
+        false -> false
+    end;
+over_rate(_) ->
+    false.
+
+check(#st{watch = Watch} = St) ->
+    rearm_monitors(St),
+    St1 = tell(lineage_watch:check(Watch), St),
+    %% A trace session that was destroyed has been replaced.
+    St1#st{hook = lineage_watch:hook(St1#st.watch)}.
+
+tell(Watch, St) ->
+    #{blind_ms := Ms, blind_from := From, news := News} = lineage_watch:told(Watch),
+    rows([{blind_ms, Ms}, {blind_from, From}]),
+    case News of
+        [] -> ok;
+        _ ->
+            Sentences = [lineage_error:sentence(Cause) || Cause <- News],
+            [logger:notice("~ts", [Sentence]) || Sentence <- Sentences],
+            Kept = [Note || Note <- row(notes), not lists:member(Note, Sentences)],
+            rows([{notes, lists:sublist(Kept ++ Sentences, 20)}])
+    end,
+    St#st{watch = lineage_watch:forget(Watch)}.
+
+schedule(Ms, St) ->
+    Tick = make_ref(),
+    erlang:send_after(Ms, self(), {tick, Tick}),
+    St#st{tick = Tick}.
+
+rows(Rows) ->
+    true = ets:insert(?TABLE, Rows).
+
+now_ms() -> erlang:monotonic_time(millisecond).
