@@ -6,9 +6,11 @@
 #include <sched.h>
 #include <string.h>
 #if defined(__linux__)
-#include <linux/membarrier.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+/* The kernel's numbers (linux/membarrier.h): musl may come without the kernel's headers. */
+#define MEMBARRIER_CMD_PRIVATE_EXPEDITED (1 << 3)
+#define MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED (1 << 4)
 #endif
 
 struct lin_gate lin_gate;
