@@ -67,12 +67,15 @@ kernel() ->
         {{frame, {rpc, nodes_observer_loop, 1}},
             <<"rex's observer of other nodes: it monitors rex, and stops with it">>},
         {{registered, rex_proxy_user}, <<"output of calls from other nodes; started once, by rex">>},
-        {{registered, heart}, <<"kernel's port to heart, which restarts the whole node">>},
         {{net_kernel, passive_connect_monitor, 2},
             <<"waits for another node to connect, then answers and ends">>},
         {{frame, {global, timer, 2}}, <<"a timer of global's: sends one message and ends">>},
         {{frame, {global, resolver, 2}},
             <<"resolves names while two nodes connect; monitors, and stops with the connection">>},
+        {{frame, {elixir_code_server, '_', '_'}},
+            <<"Elixir's code server purges what was compiled in a process that then ends">>},
+        {{frame, {cpu_sup, measurement_server_loop, 1}},
+            <<"os_mon's measuring process and its port's are linked only to each other; cpu_sup ends them when it ends">>},
         {{beam_lib, init, 1},
             <<"the server of beam_lib's crypto keys: started by its first user, for the node">>}
     ].
@@ -88,7 +91,8 @@ files_and_sockets() ->
             raw_file_io_deflate,
             raw_file_io_inflate,
             gen_tcp_socket,
-            gen_udp_socket
+            gen_udp_socket,
+            'Elixir.StringIO'
         ]
     ].
 
@@ -141,7 +145,7 @@ elixir_tests() ->
             <<"ExUnit's process of one test module: the runner monitors it">>},
         {{frame, {'Elixir.ExUnit.Runner', '-run_setup_all/2-fun-0-', '_'}},
             <<"ExUnit's process of setup_all, kept until the module's tests are done">>},
-        {{frame, {'Elixir.ExUnit.OnExitHandler', '_', '_'}},
+        {{'Elixir.ExUnit.OnExitHandler', on_exit_runner_loop, 0},
             <<"runs on_exit after its test; the module's process monitors it">>},
         {Runner(run_module), <<"a test, setup_all or on_exit process: its module's process monitors it">>},
         {Runner(run_tests), <<"a test process: its module's process monitors it">>},
