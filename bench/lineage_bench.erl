@@ -126,14 +126,26 @@ rounds(Left, Load, Arms, Rand0) ->
     Round = maps:from_list([{Arm, once(Arm, Load)} || {_, Arm} <- lists:sort(Keyed)]),
     [Round | rounds(Left - 1, Load, Arms, Rand)].
 
-%% A fifth of the load runs first, untimed: a tracer that was just attached touches its memory for the first time then.
-once(Arm, #{ops := Ops} = Load) ->
-    Handle = lineage_bench_arm:on(Arm),
-    try
-        _ = lineage_bench_load:run(Load#{ops := max(1, Ops div 5)}),
-        lineage_bench_load:run(Load)
-    after
-        lineage_bench_arm:off(Handle)
+%% One arm's workers are there before its tracer; see lineage_bench_arm.
+once(Arm, Load) ->
+    case lineage_bench_arm:workers(Arm) of
+        before ->
+            Self = self(),
+            try
+                lineage_bench_load:run(Load, fun() -> Self ! {handle, lineage_bench_arm:on(Arm)} end)
+            after
+                receive
+                    {handle, Handle} -> lineage_bench_arm:off(Handle)
+                after 0 -> ok
+                end
+            end;
+        later ->
+            Handle = lineage_bench_arm:on(Arm),
+            try
+                lineage_bench_load:run(Load, fun() -> ok end)
+            after
+                lineage_bench_arm:off(Handle)
+            end
     end.
 
 arm(Arm, #{what := What, workers := Workers, live := Live, ops := Ops} = Load, Results, #{table := Table} = Options) ->
@@ -182,7 +194,7 @@ base(Arm, What, Results) ->
 
 peer(_Arm, ping_pong) -> untraced;
 peer(lineage_suspects, What) when What =:= spawn_link; What =:= rolling_link -> noop_shed;
-peer(lineage_suspects, _What) -> noop_keep;
+peer(lineage_suspects, _What) -> noop_mixed;
 peer(lineage_all, _What) -> noop_keep;
 peer(_Arm, _What) -> untraced.
 

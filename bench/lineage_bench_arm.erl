@@ -1,21 +1,31 @@
-%% The arms that a benchmark compares: nothing, the two no-op tracers, Lineage in its two modes.
+%% The arms that a benchmark compares: nothing, the no-op tracers, Lineage in its two modes.
+%%
+%% `noop_shed' sheds each process at its first schedule-in, `noop_keep' none. `noop_mixed' does what `exits: suspects' does to
+%% a load whose workers are linked and their children not: it keeps the children, and the workers are free of it, because
+%% they were there before it. (To know by itself which process has a link it would have to keep a census.)
 -module(lineage_bench_arm).
 
--export([all/0, on/1, off/1]).
+-export([all/0, workers/1, on/1, off/1]).
 
--type arm() :: untraced | noop_shed | noop_keep | lineage_suspects | lineage_all.
+-type arm() :: untraced | noop_shed | noop_mixed | noop_keep | lineage_suspects | lineage_all.
 -type handle() :: none | noop | {session, term()} | lineage.
 
 -export_type([arm/0, handle/0]).
 
 %% All arms, the one that the others are compared with first.
 -spec all() -> [arm(), ...].
-all() -> [untraced, noop_shed, noop_keep, lineage_suspects, lineage_all].
+all() -> [untraced, noop_shed, noop_mixed, noop_keep, lineage_suspects, lineage_all].
+
+%% Whether a load's workers start before the arm's tracer is on, or later.
+-spec workers(arm()) -> before | later.
+workers(noop_mixed) -> before;
+workers(_) -> later.
 
 %% Switches the arm's tracer on. Raises when Lineage does not attach, with what it said.
 -spec on(arm()) -> handle().
 on(untraced) -> none;
 on(noop_shed) -> noop(shed);
+on(noop_mixed) -> noop(keep);
 on(noop_keep) -> noop(keep);
 on(lineage_suspects) -> attach(suspects);
 on(lineage_all) -> attach(all).

@@ -5,7 +5,7 @@
 %% for the trace at each of its own schedule-ins.
 -module(lineage_bench_load).
 
--export([run/1, hold/1, release/1, age/0, pid_step/0]).
+-export([run/2, hold/1, release/1, age/0, pid_step/0]).
 
 -type load() :: #{
     what := spawn_link | spawn_monitor | rolling_link | rolling_monitor | ping_pong,
@@ -17,14 +17,16 @@
 
 -export_type([load/0, result/0]).
 
-%% Runs the load once: wall time and the node's CPU time (all its threads) of its timed part.
+%% Runs the load once: wall time and the node's CPU time (all its threads) of its timed part. Started is called when the
+%% workers are there and have done nothing yet. A fifth of the load runs first, untimed: a tracer that was just attached
+%% touches its memory for the first time then.
 %%
 %% `spawn_link' and `spawn_monitor': each worker spawns a process that ends at once, waits for its end, and goes on.
 %% `rolling_*': each worker keeps its share of the `live' children; it spawns one, then tells the oldest to go and waits for
 %% its end, so that birth and death of a process are `live' births apart. The children are there before the clock starts.
 %% `ping_pong': each worker and a partner that it is linked to send each other a message and wait for the answer.
--spec run(load()) -> result().
-run(#{what := What, workers := Workers, live := Live, ops := Ops}) ->
+-spec run(load(), fun(() -> term())) -> result().
+run(#{what := What, workers := Workers, live := Live, ops := Ops}, Started) ->
     Self = self(),
     Bench = make_ref(),
     Each = max(1, Ops div Workers),
@@ -32,6 +34,9 @@ run(#{what := What, workers := Workers, live := Live, ops := Ops}) ->
         spawn_link(fun() -> worker(Self, Bench, What, max(1, Live div Workers), Each) end)
      || _ <- lists:seq(1, Workers)
     ],
+    await(Bench, started, Pids),
+    _ = Started(),
+    tell(Bench, prepare, Pids),
     await(Bench, ready, Pids),
     Cpu0 = lineage_bench_noop:process_cpu_ns(),
     Wall0 = erlang:monotonic_time(nanosecond),
@@ -58,9 +63,10 @@ await(Bench, Tag, Pids) ->
 
 worker(Starter, Bench, What, Share, Each) ->
     process_flag(trap_exit, true),
-    Ready = prepare(What, Share),
+    step(Starter, Bench, started, prepare),
+    Warm = work(What, max(1, Each div 5), prepare(What, Share)),
     step(Starter, Bench, ready, go),
-    Left = work(What, Each, Ready),
+    Left = work(What, Each, Warm),
     step(Starter, Bench, done, finish),
     clear(What, Left),
     unlink(Starter),
