@@ -25,7 +25,8 @@ int lin_census_create(const struct lin_census_options *options, struct lin_censu
     size_t index_bytes = (size_t)limit * sizeof(uint32_t);
     uint32_t chunks_max = limit / LIN_CHUNK + limit / LIN_CHUNK / 4 + 64;
     size_t fixed = index_bytes + chunks_max * sizeof(void *) + sizeof(struct lin_mfas) +
-                   sizeof(struct lin_census) + 64;
+                   sizeof(struct lin_census) + 64 +
+                   (options->monitors_exact ? lin_monitors_bytes() : 0);
     if (fixed > options->max_bytes)
         return -ENOMEM;
     struct lin_census *census = host->alloc(sizeof *census);
@@ -34,7 +35,6 @@ int lin_census_create(const struct lin_census_options *options, struct lin_censu
     memset(census, 0, sizeof *census);
     census->session = options->session;
     census->exits_all = options->exits_all;
-    census->monitors_exact = options->monitors_exact;
     census->limit = limit;
     census->limit_log2 = log2_of(limit);
     census->max_bytes = options->max_bytes;
@@ -43,7 +43,10 @@ int lin_census_create(const struct lin_census_options *options, struct lin_censu
     census->mfas = lin_mfas_create();
     census->chunks = host->alloc(chunks_max * sizeof(void *));
     census->index = host->alloc(index_bytes);
-    if (census->mfas == NULL || census->chunks == NULL || census->index == NULL) {
+    if (options->monitors_exact)
+        census->monitors = lin_monitors_create();
+    if (census->mfas == NULL || census->chunks == NULL || census->index == NULL ||
+        (options->monitors_exact && census->monitors == NULL)) {
         lin_census_destroy(census);
         return -ENOMEM;
     }
@@ -63,6 +66,7 @@ void lin_census_destroy(struct lin_census *census) {
     if (census->chunks != NULL && census->index != NULL && census->mfas != NULL)
         lin_pool_destroy(census);
     lin_mfas_destroy(census->mfas);
+    lin_monitors_destroy(census->monitors);
     if (census->chunks != NULL)
         host->free((void *)census->chunks);
     if (census->index != NULL)
@@ -123,20 +127,26 @@ static struct lin_record *acquire(const struct lin_census *census, uint64_t pid,
 
 static bool unheard_of(uint32_t flags) { return (flags & LIN_F_LINKED) == 0; }
 
-static enum lin_monitored monitored(const struct lin_census *census,
+/* Takes the process's monitors out of the table, and says whether anybody held one. */
+static enum lin_monitored monitored(struct lin_census *census, void *env,
                                     const struct lin_record *record) {
-    if (!census->monitors_exact || (GET(record->flags) & LIN_F_SEEDED) != 0)
+    uint32_t flags = GET(record->flags);
+    if (census->monitors == NULL)
         return LIN_MONITORED_UNKNOWN;
-    return GET(record->monitors) == 0 ? LIN_MONITORED_NO : LIN_MONITORED_YES;
+    if ((flags & LIN_F_WATCHED) != 0 && lin_monitors_take(census->monitors, env, GET(record->pid)))
+        return LIN_MONITORED_YES;
+    /* Monitors from before attach, and from other nodes, are not seen. */
+    bool unsure = (flags & (LIN_F_SEEDED | LIN_F_FOREIGN)) != 0 || GET(census->monitors_full);
+    return unsure ? LIN_MONITORED_UNKNOWN : LIN_MONITORED_NO;
 }
 
 /* What is remembered of a death. The entry is locked. */
-static void bury(struct lin_census *census, struct lin_thread *self, struct lin_record *record,
-                 uint64_t reason, bool abnormal, bool seen) {
+static void bury(struct lin_census *census, struct lin_thread *self, void *env,
+                 struct lin_record *record, uint64_t reason, bool abnormal, bool seen) {
     uint32_t flags = GET(record->flags);
     COUNT(*(seen ? &self->counts.seen : &self->counts.swept));
+    enum lin_monitored watched = monitored(census, env, record);
     if (unheard_of(flags)) {
-        enum lin_monitored watched = monitored(census, record);
         if (seen && abnormal && watched == LIN_MONITORED_NO)
             COUNT(self->counts.silent);
         else if (seen && abnormal && watched == LIN_MONITORED_UNKNOWN)
@@ -182,7 +192,6 @@ static void fill(struct lin_census *census, struct lin_record *record,
     SET(record->no, 0);
     SET(record->confirmed, (uint16_t)GET(census->epoch));
     SET(record->checked, 0);
-    SET(record->monitors, 0);
     SET(record->pid, birth->pid);
     write_end(record);
 }
@@ -216,7 +225,7 @@ static bool sweep_one(struct lin_census *census, struct lin_thread *self, void *
         lin_index_unlock(entry, value);
         return false;
     }
-    bury(census, self, record, 0, false, false);
+    bury(census, self, env, record, 0, false, false);
     clear(record);
     lin_index_unlock(entry, 0);
     lin_pool_give(census, self, number);
@@ -248,7 +257,7 @@ static bool seeded_early(const struct lin_record *record, uint64_t pid) {
            SEED_GRACE_TICKS; /* a few seconds on any clock */
 }
 
-static uint32_t settle(struct lin_census *census, struct lin_thread *self, uint64_t pid,
+static uint32_t settle(struct lin_census *census, struct lin_thread *self, void *env, uint64_t pid,
                        uint32_t value) {
     if (value == 0)
         return lin_pool_take(census, self);
@@ -256,7 +265,7 @@ static uint32_t settle(struct lin_census *census, struct lin_thread *self, uint6
     if (seeded_early(record, pid))
         SET(self->counts.seeded, GET(self->counts.seeded) - 1);
     else
-        bury(census, self, record, 0, false, false);
+        bury(census, self, env, record, 0, false, false);
     return value - 1;
 }
 
@@ -265,7 +274,7 @@ void lin_census_birth(struct lin_census *census, struct lin_thread *self, void *
     COUNT(self->counts.births);
     _Atomic uint32_t *entry = &census->index[lin_census_slot(census, birth->pid)];
     uint32_t value = lin_index_lock(entry);
-    uint32_t number = settle(census, self, birth->pid, value);
+    uint32_t number = settle(census, self, env, birth->pid, value);
     if (__builtin_expect(number == LIN_NO_RECORD, 0)) {
         COUNT(self->counts.lost);
         lin_index_unlock(entry, 0);
@@ -274,6 +283,9 @@ void lin_census_birth(struct lin_census *census, struct lin_thread *self, void *
     struct lin_record *record = lin_census_record(census, number);
     fill(census, record, birth, 0, lin_clock_ticks());
     tap_birth(census, record);
+    if (census->monitors != NULL && birth->parent != 0 &&
+        lin_monitors_born(census->monitors, birth->parent, birth->pid))
+        SET(record->flags, GET(record->flags) | LIN_F_WATCHED);
     lin_index_unlock(entry, number + 1);
     if (!census->exits_all)
         nursery_turn(census, self, env, birth->pid, number);
@@ -291,7 +303,7 @@ enum lin_seed lin_census_seed(struct lin_census *census, struct lin_thread *self
         result = LIN_SEED_KNOWN;
     } else {
         if (value != 0)
-            bury(census, self, lin_census_record(census, number), 0, false, false);
+            bury(census, self, env, lin_census_record(census, number), 0, false, false);
         else
             number = lin_pool_take(census, self);
         COUNT(self->counts.seeded);
@@ -380,32 +392,26 @@ void lin_census_name(struct lin_census *census, uint64_t pid, uint64_t name) {
     lin_index_unlock(entry, value);
 }
 
-void lin_census_exit(struct lin_census *census, struct lin_thread *self, uint64_t pid,
+void lin_census_exit(struct lin_census *census, struct lin_thread *self, void *env, uint64_t pid,
                      uint64_t reason, bool abnormal) {
     _Atomic uint32_t *entry;
     uint32_t value;
     struct lin_record *record = acquire(census, pid, &entry, &value);
     if (record == NULL)
         return;
-    bury(census, self, record, reason, abnormal, true);
+    bury(census, self, env, record, reason, abnormal, true);
     clear(record);
     lin_index_unlock(entry, 0);
     lin_pool_give(census, self, value - 1);
 }
 
-void lin_census_monitor(struct lin_census *census, uint64_t pid, int change) {
-    _Atomic uint32_t *entry;
-    uint32_t value;
-    struct lin_record *record = acquire(census, pid, &entry, &value);
-    if (record == NULL)
+void lin_census_monitor(struct lin_census *census, uint64_t watcher, uint64_t target) {
+    if (target != 0 && !lin_census_is_suspect(census, target))
         return;
-    int monitors = GET(record->monitors) + change;
-    write_begin(record);
-    SET(record->monitors, (uint16_t)(monitors < 0            ? 0
-                                     : monitors > UINT16_MAX ? UINT16_MAX
-                                                             : monitors));
-    write_end(record);
-    lin_index_unlock(entry, value);
+    if (!lin_monitors_call(census->monitors, watcher, target))
+        SET(census->monitors_full, true);
+    else if (target != 0)
+        lin_census_flag(census, target, LIN_F_WATCHED, 0);
 }
 
 bool lin_census_flag(struct lin_census *census, uint64_t pid, uint32_t set, uint32_t clear_bits) {
@@ -502,6 +508,8 @@ void lin_census_totals(const struct lin_census *census, struct lin_totals *out) 
 
 uint64_t lin_census_sweep(struct lin_census *census, struct lin_thread *self, void *env) {
     uint64_t swept = 0;
+    if (census->monitors != NULL)
+        lin_monitors_purge(census->monitors, env);
     for (uint32_t n = 0; n < census->chunks_max; n++) {
         struct lin_chunk *chunk = atomic_load_explicit(&census->chunks[n], memory_order_acquire);
         if (chunk == NULL)

@@ -30,6 +30,7 @@
 #include "event.h"
 #include "gate.h"
 #include "mfa.h"
+#include "monitors.h"
 #include "recent.h"
 
 #include <stdatomic.h>
@@ -43,6 +44,7 @@
 #define LIN_F_FOREIGN 0x08u     /* spawned from another node: parent is packed */
 #define LIN_F_SEEDED 0x10u      /* there before attach: birth is the time of attach */
 #define LIN_F_REMOTE_LINK 0x20u /* had a link to another node */
+#define LIN_F_WATCHED 0x40u     /* under exact monitors: the table had, or has, one on it */
 #define LIN_CLASS_ROOT (1u << 16)
 #define LIN_CLASS_RUNTIME (1u << 17)
 #define LIN_CLASS_HOST (1u << 18)
@@ -72,7 +74,7 @@ struct lin_record {
     _Atomic uint16_t no;        /* of its last event */
     _Atomic uint16_t confirmed; /* the link check that saw its guardian's link */
     _Atomic uint16_t checked;   /* the link check that read this process's links */
-    _Atomic uint16_t monitors;  /* under exact monitors: how many watch it */
+    uint16_t spare;
 };
 
 _Static_assert(sizeof(struct lin_record) == 64, "a record is one cache line");
@@ -93,12 +95,14 @@ struct lin_census {
     /* Set by create, then constant. */
     uint32_t session;
     bool exits_all;
-    bool monitors_exact;
     uint32_t limit; /* process_limit, a power of two */
     uint32_t limit_log2;
     uint64_t max_bytes;
     struct lin_clock_point opened;
     struct lin_mfas *mfas;
+    struct lin_monitors *monitors; /* NULL unless exact */
+    /* The table of monitors was full once: nobody is known to be unwatched from then on. */
+    _Atomic bool monitors_full;
     uint32_t chunks_max;
     _Atomic(struct lin_chunk *) *chunks; /* written under pool_lock; read inside the gate */
     _Atomic uint32_t *index;
@@ -167,10 +171,13 @@ void lin_census_unlink(struct lin_census *census, uint64_t pid, uint64_t peer);
 void lin_census_name(struct lin_census *census, uint64_t pid, uint64_t name);
 /* An exit event; `reason` is an atom. A process that is not in the census any more is left alone.
  */
-void lin_census_exit(struct lin_census *census, struct lin_thread *self, uint64_t pid,
+void lin_census_exit(struct lin_census *census, struct lin_thread *self, void *env, uint64_t pid,
                      uint64_t reason, bool abnormal);
-/* One more (or one less) process watches `pid`: under exact monitors. */
-void lin_census_monitor(struct lin_census *census, uint64_t pid, int change);
+/*
+ * Under exact monitors: `watcher` is about to monitor `target` (0: the child that it is about to
+ * spawn). Only suspects are watched over; others are left alone.
+ */
+void lin_census_monitor(struct lin_census *census, uint64_t watcher, uint64_t target);
 
 /* Sets and clears flags of a live record; false when the pid is not in the census. */
 bool lin_census_flag(struct lin_census *census, uint64_t pid, uint32_t set, uint32_t clear);

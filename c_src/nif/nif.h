@@ -33,6 +33,7 @@
     X(erts_internal)                                                                               \
     X(escaped)                                                                                     \
     X(exact)                                                                                       \
+    X(exception_from)                                                                              \
     X(exit)                                                                                        \
     X(exits)                                                                                       \
     X(extra)                                                                                       \

@@ -129,7 +129,8 @@ ERL_NIF_TERM info_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     KV(bytes, enif_make_uint64(env, totals.bytes));
     KV(peak_bytes, enif_make_uint64(env, totals.peak_bytes));
     KV(exits, census->exits_all ? am_all : am_suspects);
-    KV(monitors, census->monitors_exact ? am_exact : am_unknown);
+    bool exact = census->monitors != NULL && !atomic_load(&census->monitors_full);
+    KV(monitors, exact ? am_exact : am_unknown);
     KV(hooked, atomic_load(&census->hooked) ? am_true : am_false);
     KV(session, enif_make_uint(env, census->session));
     KV(age_ms, enif_make_uint64(env, (now.ns - census->opened.ns) / 1000000));

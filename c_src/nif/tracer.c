@@ -159,13 +159,73 @@ static bool is_abnormal(ErlNifEnv *env, ERL_NIF_TERM reason) {
     return !(enif_get_tuple(env, reason, &size, &tuple) && size == 2 && tuple[0] == am_shutdown);
 }
 
+/* A reference as a number; 0 for anything else. */
+static uint64_t ref_of(ErlNifEnv *env, ERL_NIF_TERM term) {
+    if (!enif_is_ref(env, term))
+        return 0;
+    uint64_t ref = enif_hash(ERL_NIF_INTERNAL_HASH, term, 0);
+    ref = ref << 32 | (uint32_t)enif_hash(ERL_NIF_PHASH2, term, 0);
+    return ref == 0 ? 1 : ref;
+}
+
+static bool monitors_in(ErlNifEnv *env, ERL_NIF_TERM options) {
+    const ERL_NIF_TERM *tuple;
+    ERL_NIF_TERM head;
+    int size;
+    while (enif_get_list_cell(env, options, &head, &options))
+        if (head == am_monitor ||
+            (enif_get_tuple(env, head, &size, &tuple) && size == 2 && tuple[0] == am_monitor))
+            return true;
+    return false;
+}
+
+/* monitor(process, Pid | Name [, Options]) */
+static void on_monitor(ErlNifEnv *env, struct lin_census *census, uint64_t caller,
+                       ERL_NIF_TERM args) {
+    ERL_NIF_TERM kind, whom;
+    ErlNifPid target;
+    if (nth(env, args, 0, &kind) && kind == am_process && nth(env, args, 1, &whom) &&
+        (enif_get_local_pid(env, whom, &target) || enif_whereis_pid(env, whom, &target)))
+        lin_census_monitor(census, caller, target.pid);
+}
+
+/* A call that meta tracing told: under exact monitors only. */
+static void on_call(ErlNifEnv *env, struct lin_census *census, uint64_t caller, ERL_NIF_TERM call) {
+    struct mfa mfa;
+    ERL_NIF_TERM args, arg;
+    if (census->monitors == NULL || !read_mfa(env, call, &mfa, &args))
+        return;
+    if (mfa.function == am_monitor)
+        on_monitor(env, census, caller, args);
+    else if (mfa.function == am_demonitor && nth(env, args, 0, &arg))
+        lin_monitors_demonitor(census->monitors, ref_of(env, arg));
+    else if ((mfa.function == am_spawn_opt || mfa.function == am_spawn_request) && mfa.arity == 4 &&
+             nth(env, args, 3, &arg) && monitors_in(env, arg))
+        lin_census_monitor(census, caller, 0);
+}
+
+/* What such a call returned: a reference, or {Pid, Reference}. Raised: neither. */
+static void on_return(ErlNifEnv *env, struct lin_census *census, uint64_t caller, ERL_NIF_TERM tag,
+                      ERL_NIF_TERM opts) {
+    const ERL_NIF_TERM *tuple;
+    ERL_NIF_TERM value;
+    int size;
+    if (census->monitors == NULL)
+        return;
+    if (tag != am_return_from || !enif_get_map_value(env, opts, am_extra, &value))
+        value = am_undefined;
+    else if (enif_get_tuple(env, value, &size, &tuple) && size == 2)
+        value = tuple[1];
+    lin_monitors_return(census->monitors, caller, ref_of(env, value));
+}
+
 static void on_event(ErlNifEnv *env, struct lin_census *census, struct lin_thread *self,
                      ERL_NIF_TERM tag, uint64_t pid, ERL_NIF_TERM term, ERL_NIF_TERM opts) {
     uint64_t peer = 0;
     if (tag == am_spawned) {
         on_spawned(env, census, self, pid, term, opts);
     } else if (tag == am_exit) {
-        lin_census_exit(census, self, pid, reason_atom(env, term), is_abnormal(env, term));
+        lin_census_exit(census, self, env, pid, reason_atom(env, term), is_abnormal(env, term));
     } else if (tag == am_link || tag == am_getting_linked) {
         /* A port is no one that would stop or notice it. */
         if (pid_of(env, term, &peer) || enif_is_pid(env, term))
@@ -177,6 +237,10 @@ static void on_event(ErlNifEnv *env, struct lin_census *census, struct lin_threa
         lin_census_name(census, pid, term);
     } else if (tag == am_unregister) {
         lin_census_name(census, pid, 0);
+    } else if (tag == am_call) {
+        on_call(env, census, pid, term);
+    } else if (tag == am_return_from || tag == am_exception_from) {
+        on_return(env, census, pid, tag, opts);
     }
 }
 
