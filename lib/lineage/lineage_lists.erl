@@ -15,6 +15,8 @@
 %%   same: a supervisor is born as `{supervisor, init, 1}' and says later that it is
 %%   `{supervisor, Callback, 1}'; a gen_event is born without a callback module.</li>
 %% <li>`{registered, Name}', for processes whose initial call is a closure or is shared with others.</li>
+%% <li>`{alone, {M, F, A}}': by initial call, and only while linked to no process: where a user may also
+%%   link to it, it is no root, or an orphan that holds one would be hidden by it.</li>
 %% <li>`{frame, {M, F, A}}': a closure (its initial call is `erlang:apply/2', which says nothing) that
 %%   has this function on its stack. Only functions in which the process waits, and which never call
 %%   into a user's own spawned process: a stack shows 8 frames, unless the node says otherwise.</li>
@@ -22,18 +24,25 @@
 %%   in its test's own functions, but its runner waits for it.</li>
 %% </ul>
 %%
-%% The first two are known at birth or when seeded. The last two are asked of a live process, by
-%% {@link recognise/2}, of the few that a verdict is about to call orphans.
+%% The first two are known at birth or when seeded. The others are asked of a live process, by
+%% {@link mark/2}, of the few that a verdict is about to call orphans.
 -module(lineage_lists).
 
 -export([runtime/0, hosts/0, services/0, supervisors/0]).
--export([recognise/2, recognise/3, initial_calls/1, registered/1]).
+-export([recognise/2, recognise_many/2, mark/2, initial_calls/1, registered/1]).
 
 -export_type([match/0, entry/0]).
 
+%% The initial call of every closure.
+-define(CLOSURE, {erlang, apply, 2}).
+
 -type pattern() :: {module() | '_', atom(), arity() | '_'}.
 -type match() ::
-    pattern() | {registered, atom()} | {frame, pattern()} | {child, {frame, pattern()}}.
+    pattern()
+    | {registered, atom()}
+    | {alone, pattern()}
+    | {frame, pattern()}
+    | {child, {frame, pattern()}}.
 -type entry() :: {match(), Reason :: binary()}.
 
 %% @doc The VM's own and kernel's own: nothing supervises them, and nothing should.
@@ -91,10 +100,9 @@ files_and_sockets() ->
             raw_file_io_deflate,
             raw_file_io_inflate,
             gen_tcp_socket,
-            gen_udp_socket,
-            'Elixir.StringIO'
+            gen_udp_socket
         ]
-    ].
+    ] ++ [{{alone, {'Elixir.StringIO', init, 1}}, Owner}].
 
 %% @doc Not linked by design, and each stands for somebody who watches it: a person or a runner.
 -spec hosts() -> [entry()].
@@ -159,7 +167,7 @@ calls() ->
         {{erpc, execute_call, '_'},
             <<"a call from another node or process: the caller monitors it and waits">>},
         {{erpc, execute_cast, '_'}, <<"a cast that another node or process asked for by erpc or rpc">>},
-        {{peer, init, 1},
+        {{alone, {peer, init, 1}},
             <<"the origin's process of a peer node: it stops the peer when it ends">>},
         {{frame, {peer, '_', '_'}},
             <<"a peer node's own end of its connection: it stops the node when that closes">>},
@@ -210,37 +218,39 @@ registered(Entries) ->
     [Name || {{registered, Name}, _} <- Entries].
 
 %% @doc Asks a live process whether it is one of the runtime's or a host. `Deadline' in milliseconds is
-%% for each of at most three questions.
+%% for each of at most four questions.
 -spec recognise(pid(), pos_integer()) ->
     {runtime | host, Reason :: binary()} | undefined | dead | unresolved.
 recognise(Pid, Deadline) ->
-    recognise(Pid, Deadline, [{runtime, runtime()}, {host, hosts()}]).
+    [{Pid, Answer}] = recognise_many([Pid], Deadline),
+    Answer.
 
-%% @doc The same with lists of one's own.
--spec recognise(pid(), pos_integer(), [{Class, [entry()]}]) ->
-    {Class, Reason :: binary()} | undefined | dead | unresolved
-when
-    Class :: atom().
-recognise(Pid, Deadline, Lists) ->
-    case facts(Pid, Deadline) of
-        #{} = Facts -> first(Facts, parent_stack(Facts, Deadline), Lists);
-        Other -> Other
-    end.
+%% @doc The same for many processes, in order.
+-spec recognise_many([pid()], pos_integer()) ->
+    [{pid(), {runtime | host, Reason :: binary()} | undefined | dead | unresolved}].
+recognise_many(Pids, Deadline) ->
+    Items = [initial_call, registered_name, parent, links, otp, current_stacktrace],
+    Answers = lineage_proc:info_many(Pids, Items, Deadline),
+    Parents = lists:usort([Parent || {_, #{initial_call := ?CLOSURE, parent := Parent}} <- Answers,
+                                     is_pid(Parent), node(Parent) =:= node()]),
+    Stacks = maps:from_list(
+               [{Parent, Stack}
+                || {Parent, #{current_stacktrace := Stack}}
+                       <- lineage_proc:info_many(Parents, [current_stacktrace], Deadline)]),
+    Lists = [{runtime, runtime()}, {host, hosts()}],
+    [{Pid, recognise(Answer, Stacks, Lists)} || {Pid, Answer} <- Answers].
 
-facts(Pid, Deadline) ->
-    Items = [initial_call, registered_name, parent, otp, current_stacktrace],
-    lineage_proc:info(Pid, Items, Deadline).
+recognise(#{} = Facts, Stacks, Lists) ->
+    first(Facts, maps:get(maps:get(parent, Facts, undefined), Stacks, []), Lists);
+recognise(Other, _Stacks, _Lists) ->
+    Other.
 
-%% Only a closure is known by its parent.
-parent_stack(#{initial_call := {erlang, apply, 2}, parent := Parent}, Deadline) when
-    is_pid(Parent), node(Parent) =:= node()
-->
-    case lineage_proc:info(Parent, [current_stacktrace], Deadline) of
-        #{current_stacktrace := Stack} -> Stack;
-        _ -> []
-    end;
-parent_stack(_Facts, _Deadline) ->
-    [].
+%% @doc Recognises hosts and the runtime's own among the candidates of a verdict and marks them in the
+%% census. Returns how many it marked; when not 0, what hangs on them is none any more: ask again.
+-spec mark([pid()], pos_integer()) -> non_neg_integer().
+mark(Candidates, Deadline) ->
+    length([Pid || {Pid, {Class, _Reason}} <- recognise_many(Candidates, Deadline),
+                   lineage_nif:mark(Pid, Class) =:= ok]).
 
 first(_Facts, _ParentStack, []) ->
     undefined;
@@ -252,10 +262,12 @@ first(Facts, ParentStack, [{Class, Entries} | Lists]) ->
 
 is_match({registered, Name}, #{registered_name := Registered}, _ParentStack) ->
     Name =:= Registered;
-is_match({frame, Pattern}, #{initial_call := {erlang, apply, 2}} = Facts, _ParentStack) ->
+is_match({frame, Pattern}, #{initial_call := ?CLOSURE} = Facts, _ParentStack) ->
     on_stack(Pattern, maps:get(current_stacktrace, Facts));
-is_match({child, {frame, Pattern}}, #{initial_call := {erlang, apply, 2}}, ParentStack) ->
+is_match({child, {frame, Pattern}}, #{initial_call := ?CLOSURE}, ParentStack) ->
     on_stack(Pattern, ParentStack);
+is_match({alone, Pattern}, #{links := Links} = Facts, _ParentStack) ->
+    is_call(Pattern, initial_call(Facts)) andalso not lists:any(fun erlang:is_pid/1, Links);
 is_match({_, _, _} = Pattern, Facts, _ParentStack) ->
     is_call(Pattern, initial_call(Facts));
 is_match(_Match, _Facts, _ParentStack) ->
