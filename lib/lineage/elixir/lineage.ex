@@ -19,7 +19,7 @@ defmodule Lineage do
   """
 
   @typedoc "Names a kind of process: by what it runs first, or by its registered name."
-  @type match :: {module, atom, arity} | atom
+  @type match :: {module, atom, arity | :_} | atom
 
   @typedoc "A process, as `why/1` takes it: a pid, a registered name, or a string like `\"0.123.0\"`."
   @type name :: pid | atom | String.t()
@@ -34,16 +34,18 @@ defmodule Lineage do
           | {:max_bytes, pos_integer}
           | {:for, pos_integer}
           | {:max_spawn_rate, pos_integer}
+          | {:progress, (non_neg_integer, non_neg_integer -> term)}
           | {:runtime, [match]}
           | {:hosts, [match]}
           | {:services, [match]}
           | {:supervisors, [match]}
 
   @type orphans_option ::
-          {:kind, kind}
+          {:kind, kind | [kind]}
           | {:app, atom}
           | {:min_age_ms, non_neg_integer}
-          | {:ignore, [match]}
+          | {:ignore, [match | String.t()]}
+          | {:max, pos_integer}
 
   @doc """
   Attaches Lineage to this node: from now on every birth and death is counted, and every process that
@@ -64,6 +66,8 @@ defmodule Lineage do
       as `lost`, not recorded.
     * `:for` - detaches by itself after so many milliseconds.
     * `:max_spawn_rate` - detaches by itself when more processes than this are born within one second.
+    * `:progress` - a function that is told, while attach reads the processes that are there, how many
+      are done and how many there are in all.
     * `:runtime`, `:hosts`, `:services`, `:supervisors` - lists of `{module, function, arity}` or
       registered names that extend the built-in lists: processes that have no supervisor by design,
       processes that stand for their user, processes whose links tether nobody, and processes that
@@ -158,14 +162,17 @@ defmodule Lineage do
 
   ## Options
 
-    * `:kind` - only this kind
+    * `:kind` - only this kind, or only those in this list
     * `:app` - only processes of this application
     * `:min_age_ms` - only those that have lived this long, in milliseconds
-    * `:ignore` - leaves out processes by `{module, function, arity}` or registered name
+    * `:ignore` - leaves out those with one of these initial calls `{module, function, arity}` (also of
+      their spawner; the arity may be `:_`), registered names or labels, and what hangs below them
+    * `:max` - how many candidates are checked at most (10,000)
 
   ## Examples
 
       iex> Lineage.print(Lineage.orphans(min_age_ms: 60_000))
+      iex> Lineage.orphans(kind: :escaped, ignore: [{Task.Supervised, :noreply, :_}])
 
   """
   @spec orphans([orphans_option]) :: [map]
