@@ -32,6 +32,7 @@
 -define(BUDGET, 4000).          % ms, for all candidates of one report
 -define(ROWS, 10000).           % candidates checked unless `max' says otherwise
 -define(ALL, 16#7ffffff).       % more than there can be processes
+-define(ROUNDS, 4).             % of recognising hosts in one report
 -define(BATCH, 200).
 -define(SUPERVISORS, 100).      % asked for their children in one report
 
@@ -51,8 +52,7 @@ orphans_report(Options) ->
     ok = validate(Options),
     _ = lineage_nif:sweep(),
     #{counts := Counts} = Check = lineage_links:check(),
-    {_Totals, Candidates} = lineage_nif:verdict(?ALL),
-    {Chosen, Unchecked} = choose(Candidates, Options),
+    {Candidates, Chosen, Unchecked} = candidates(Options, ?ROUNDS),
     Set = maps:from_keys(Candidates, true),
     End = now_ms() + ?BUDGET,
     Graph = graph(Chosen, Set, #{}, End),
@@ -64,6 +64,16 @@ orphans_report(Options) ->
                  sampled => maps:get(sampled, Check)},
     ok = note(Options, length(Rows), Unchecked),
     {Listed, Coverage}.
+
+%% A host that only its stack gives away is recognised now; what hangs on it is no candidate then. A
+%% host may have been started by another such host, hence the rounds.
+candidates(Options, Rounds) ->
+    {_Totals, Candidates} = lineage_nif:verdict(?ALL),
+    {Chosen, Unchecked} = choose(Candidates, Options),
+    case Rounds > 0 andalso lineage_lists:mark(Chosen, ?DEADLINE) of
+        Marked when is_integer(Marked), Marked > 0 -> candidates(Options, Rounds - 1);
+        _ -> {Candidates, Chosen, Unchecked}
+    end.
 
 %% Only a whole report says how many orphans there are.
 note(Options, Count, 0) when not is_map_key(min_age_ms, Options) -> lineage_session:checked(Count);
