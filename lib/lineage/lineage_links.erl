@@ -164,13 +164,21 @@ is_root(Flags) ->
 path(Pid, Counts) ->
     case walk([[Pid]], #{}, Counts, ?PATH_MAX, false) of
         {ok, Path} -> {ok, lists:reverse(Path)};
-        Other -> Other
+        {none, Seen} -> recognised(Pid, Seen, Counts);
+        unresolved -> unresolved
     end.
 
-walk([], _Seen, _Counts, _Left, Blind) ->
+%% A host that only its stack gives away counts as a root from now on.
+recognised(Pid, Seen, Counts) ->
+    case lineage_lists:mark(Seen, ?DEADLINE) of
+        0 -> none;
+        _ -> path(Pid, Counts)
+    end.
+
+walk([], Seen, _Counts, _Left, Blind) ->
     case Blind of
         true -> unresolved;
-        false -> none
+        false -> {none, maps:keys(Seen)}
     end;
 walk(_Stack, _Seen, _Counts, 0, _Blind) ->
     unresolved;
