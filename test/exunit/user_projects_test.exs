@@ -32,7 +32,7 @@ defmodule Lineage.UserProjectsTest do
 
   @rebar_files %{
     "src/user.app.src" => """
-    {application, user, [{vsn, "1"}, {registered, []}, {applications, [kernel, stdlib, lineage]}]}.
+    {application, user, [{description, "A user"}, {vsn, "1"}, {registered, []}, {applications, [kernel, stdlib, lineage]}]}.
     """,
     "src/user_leak.erl" => """
     -module(user_leak).
@@ -74,7 +74,11 @@ defmodule Lineage.UserProjectsTest do
   end
 
   test "a rebar3 project takes it from _checkouts" do
-    dir = tmp_dir("rebar3") |> write(@rebar_files) |> write(%{"rebar.config" => "{deps, []}.\n"})
+    dir =
+      tmp_dir("rebar3")
+      |> write(@rebar_files)
+      |> write(%{"rebar.config" => "{deps, [lineage]}.\n"})
+
     File.mkdir_p!(Path.join(dir, "_checkouts"))
     File.ln_s!(root(), Path.join(dir, "_checkouts/lineage"))
     {output, status} = run(dir, "rebar3", ["eunit"])
@@ -82,7 +86,7 @@ defmodule Lineage.UserProjectsTest do
   end
 
   test "a rebar3 project takes it as a git dependency" do
-    config = ~s({deps, [{lineage, {git, "#{repository()}", {branch, "main"}}}]}.\n)
+    config = ~s({deps, [{lineage, {git, "file://#{repository()}", {branch, "main"}}}]}.\n)
     dir = tmp_dir("rebar3-git") |> write(@rebar_files) |> write(%{"rebar.config" => config})
     {output, status} = run(dir, "rebar3", ["eunit"])
     assert {status, output =~ "1 tests, 0 failures"} == {0, true}, output
