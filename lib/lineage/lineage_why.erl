@@ -118,9 +118,15 @@ answered(Pid, Record, Info, Counts) ->
     Base = (base(Pid, Record, Info))#{traps_exits => maps:get(trap_exit, Info)},
     {Watchers, Count} = watchers(Info),
     Noticed = Base#{noticed_by => Watchers, noticed_count => Count},
-    case [Class || Class <- [root, runtime, host], lists:member(Class, maps:get(flags, Record))] of
-        [Class | _] -> rooted(Noticed, Class, Record, Info);
-        [] -> hanging(Noticed, Record, Info, Counts)
+    case class(maps:get(flags, Record)) of
+        none -> hanging(Noticed, Record, Info, Counts);
+        Class -> rooted(Noticed, Class, Record, Info)
+    end.
+
+class(Flags) ->
+    case [Class || Class <- [root, runtime, host], lists:member(Class, Flags)] of
+        [Class | _] -> Class;
+        [] -> none
     end.
 
 %% What trees hang on has nobody above it by design, whatever it may be linked to.
@@ -192,7 +198,11 @@ joined(#{pid := Pid} = Why, [Pid, Guardian | _] = Path, Record, Info, Held, Coun
     Why#{verdict => Verdict, ancestors => relatives(tl(Path), link), stopped_by => [First | Others] ++ Apps,
          restarted_by => restarted(Held), may_survive => Survives =/= [], survives => Survives};
 joined(#{pid := Pid} = Why, [Pid], Record, Info, Held, _Counts) ->
-    orphan(Why, Record, Info, Held).
+    %% Recognised as a host only now, by its stack.
+    case class(lineage_links:flags(Pid)) of
+        none -> orphan(Why, Record, Info, Held);
+        Class -> rooted(Why, Class, Record, Info)
+    end.
 
 %% Its own helpers do not stop it, though their crash might.
 below(P, Pid) ->
