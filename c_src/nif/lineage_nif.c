@@ -132,15 +132,23 @@ static bool get_options(ErlNifEnv *env, ERL_NIF_TERM map, struct lin_census_opti
     return true;
 }
 
-/* Whether a pid's term carries the number that the slot is computed from, as on the VMs we know. */
-static bool pid_layout_known(ErlNifEnv *env, uint64_t pid, uint32_t limit) {
+/*
+ * Whether a pid's term gives the place in the VM's table as on the VMs that we know: its number as it
+ * stands (25), or dealt out so that neighbours lie 8 places apart (27, 29). Either way the low bits
+ * of the term are one to one with the places, which is all that the census needs.
+ */
+static bool pid_layout_known(ErlNifEnv *env, uint64_t pid, uint32_t limit)
+{
     ERL_NIF_TERM node;
     uint64_t id, serial;
     if (!lin_pid_number(env, pid, &node, &id, &serial))
         return false;
-    uint64_t mask = limit - 1, data = pid >> 4;
-    return ((id | serial << 15) & mask) == (data & mask) ||
-           ((id | serial << 28) & mask) == (data & mask);
+    uint32_t mask = limit - 1;
+    uint32_t data = (uint32_t)(pid >> 4) & mask;
+    uint32_t dealt = data >> 3 | (data & 7) << (__builtin_ctz(limit) - 3);
+    return ((uint32_t)(id | serial << 15) & mask) == data ||
+           ((uint32_t)(id | serial << 28) & mask) == data ||
+           ((uint32_t)(id | serial << 28) & mask) == dealt;
 }
 
 static struct lin_owner *own(ErlNifEnv *env, const ErlNifPid *self, uint32_t session) {
