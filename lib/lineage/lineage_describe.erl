@@ -29,9 +29,13 @@ apps() ->
 app(Leader, InitialCall, Apps) ->
     case {Apps, InitialCall} of
         {#{Leader := App}, _} -> App;
-        {_, {Module, _, _}} -> of_module(Module);
+        {_, {_, _, _}} -> of_module(own_module(InitialCall));
         _ -> undefined
     end.
+
+%% The module that a process runs says more than the behaviour that runs it.
+own_module({Behaviour, Module, 1}) when Behaviour =:= supervisor; Behaviour =:= supervisor_bridge -> Module;
+own_module({Module, _, _}) -> Module.
 
 of_module(Module) ->
     case application:get_application(Module) of

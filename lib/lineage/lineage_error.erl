@@ -114,6 +114,14 @@ text({remote_pid, Pid}) ->
       [Pid, node(Pid)]);
 text({bad_argument, Function, Given, Wanted}) ->
     f("~s takes ~ts, and was given ~0tP: correct it and ask again.", [Function, Wanted, Given, 10]);
+text({file, Path, Reason}) ->
+    f("The file ~0tp cannot be used (~ts): give a name in a directory that this node may read and write.",
+      [Path, file:format_error(Reason)]);
+text({bad_snapshot, Given}) ->
+    f("~0tP is neither a summary nor a snapshot of this version: give what lineage:summary() returned, or the name of "
+      "a file that lineage:save/1 wrote.", [Given, 10]);
+text({unresolved, What}) ->
+    f("~s took longer than a minute and was given up: ask for a part of it, such as lineage:tree(kernel).", [What]);
 text({fuse, for, Ms}) ->
     f("its fuse `for` of ~b ms ran out", [Ms]);
 text({fuse, max_spawn_rate, Rate, Max}) ->

@@ -18,8 +18,9 @@
                        class := atom(), app => atom(), kind => lineage_report:kind(), children := non_neg_integer(),
                        below := [tree_node()]}
                    | #{more := pos_integer(), initial_call := mfa() | undefined}.
+%% unresolved: neither joined to a root nor confirmed as orphans. truncated: there was more than `max'.
 -type tree() :: #{live := non_neg_integer(), apps := [tree_node()], hosts := [tree_node()], runtime := [tree_node()],
-                  orphans := [tree_node()], root => tree_node(), truncated := boolean()}.
+                  orphans := [tree_node()], unresolved := [tree_node()], root => tree_node(), truncated := boolean()}.
 
 -define(DEADLINE, 300).       % ms, for each process named
 -define(TIME, 60000).         % ms, for all of it
@@ -64,25 +65,30 @@ grow(Root, Options) ->
     end.
 
 build(Root, Options, OrphanRows) ->
-    Rows = lineage_nif:records(),
+    Rows = [Row || {_, _, _, _, _, Flags, _} = Row <- lineage_nif:records(), not lists:member(own, Flags)],
     Records = maps:from_list([{element(1, Row), Row} || Row <- Rows]),
     Orphans = maps:from_list([{Pid, Row} || #{pid := Pid} = Row <- OrphanRows]),
-    Below = lists:foldl(fun(Row, Acc) -> below(Row, Records, Orphans, Acc) end, #{}, Rows),
-    Forest = #forest{records = Records, below = Below, orphans = Orphans, options = Options},
     Apps = lineage_describe:apps(),
-    {Sections, Left} = sections(Root, tops(Root, Rows, Forest, Apps), Forest),
+    {Below, Tops} = lists:foldl(fun(Row, Acc) -> place(Row, above(Row, Orphans, Apps), Records, Acc) end,
+                                {#{}, []}, Rows),
+    Forest = #forest{records = Records, below = Below, orphans = Orphans, options = Options},
+    {Sections, Left} = sections(Root, tops(Root, Tops, Forest, Apps), Forest),
     name(Sections, Apps, Orphans, #{live => length(Rows), truncated => Left =< 0}).
 
-%% An orphan hangs below an orphan only; whoever is linked to its guardian hangs below that.
-below({Pid, _, Parent, Guardian, _, Flags, _}, Records, Orphans, Acc) ->
-    Above = case Orphans of
-                #{Pid := #{direct := true}} -> undefined;
-                #{Pid := #{root := Top}} -> orphan_above(Guardian, Parent, Top, Orphans, Pid);
-                _ -> Guardian
-            end,
-    case is_pid(Above) andalso Above =/= Pid andalso is_map_key(Above, Records) andalso not lists:member(own, Flags) of
-        true -> maps:update_with(Above, fun(L) -> [Pid | L] end, [Pid], Acc);
-        false -> Acc
+place({Pid, _, _, _, _, _, _} = Row, Above, Records, {Below, Tops}) ->
+    case is_pid(Above) andalso Above =/= Pid andalso is_map_key(Above, Records) of
+        true -> {maps:update_with(Above, fun(L) -> [Pid | L] end, [Pid], Below), Tops};
+        false -> {Below, [Row | Tops]}
+    end.
+
+%% Applications and the runtime's own stand on top, whoever they are linked to. An orphan hangs below
+%% an orphan only, and anybody else below the guardian.
+above({Pid, _, Parent, Guardian, _, Flags, _}, Orphans, Apps) ->
+    case {is_map_key(Pid, Apps) orelse lists:member(runtime, Flags), Orphans} of
+        {true, _} -> undefined;
+        {false, #{Pid := #{direct := true}}} -> undefined;
+        {false, #{Pid := #{root := Top}}} -> orphan_above(Guardian, Parent, Top, Orphans, Pid);
+        {false, _} -> Guardian
     end.
 
 %% Two orphans may each be the other's guardian: only an older one stands above.
@@ -97,22 +103,15 @@ orphan_above(Guardian, Parent, Top, Orphans, Pid) ->
 older(#{generation := A, pid := P}, #{generation := B, pid := Q}) ->
     {A, P} < {B, Q}.
 
-tops(undefined, Rows, #forest{orphans = Orphans} = Forest, Apps) ->
-    Free = [Row || {Pid, _, _, _, _, Flags, _} = Row <- Rows, not is_map_key(Pid, Orphans), is_top(Row, Forest),
-                   not lists:member(own, Flags)],
-    Of = fun(Class) -> lists:sort([Pid || {Pid, _, _, _, _, Flags, _} <- Free, lists:member(Class, Flags)]) end,
-    Masters = lists:sort([Pid || {Pid, _} <- maps:to_list(Apps), is_map_key(Pid, Forest#forest.records)]),
-    Roots = Masters ++ (Of(root) -- Masters),
-    Runtime = Of(runtime) -- Roots,
-    [{apps, Roots}, {hosts, (Of(host) -- Runtime) -- Roots}, {runtime, Runtime},
-     {orphans, lists:sort([Pid || {Pid, #{direct := true}} <- maps:to_list(Orphans)])}];
-tops(Root, _Rows, _Forest, _Apps) ->
+tops(undefined, Tops, #forest{orphans = Orphans}, Apps) ->
+    {Adrift, Free} = lists:partition(fun({Pid, _, _, _, _, _, _}) -> is_map_key(Pid, Orphans) end, Tops),
+    Of = fun(Class, Rows) -> [Pid || {Pid, _, _, _, _, Flags, _} <- Rows, class(Flags) =:= Class] end,
+    Others = [Pid || {Pid, _, _, _, _, Flags, _} <- Free, not lists:member(class(Flags), [root, runtime, host])],
+    Masters = [Pid || {Pid, _, _, _, _, _, _} <- Free, is_map_key(Pid, Apps)],
+    [{apps, Masters ++ (Of(root, Free) -- Masters)}, {hosts, Of(host, Free)}, {runtime, Of(runtime, Free)},
+     {orphans, [Pid || {Pid, _, _, _, _, _, _} <- Adrift]}, {unresolved, Others -- Masters}];
+tops(Root, _Tops, _Forest, _Apps) ->
     [{root, [Root]}].
-
-%% Application masters stand on top whoever they are linked to; others when nobody is above them.
-is_top({Pid, _, _, Guardian, _, Flags, _}, #forest{records = Records}) ->
-    not is_pid(Guardian) orelse Guardian =:= Pid orelse not is_map_key(Guardian, Records)
-        orelse lists:member(runtime, Flags) andalso not lists:member(root, Flags).
 
 sections(Root, Tops, #forest{options = #{max := Max}} = Forest) ->
     lists:mapfoldl(fun({Section, Pids}, Left) ->
@@ -134,13 +133,20 @@ nodes(Pids, Forest, Depth, Left, Seen, Kind) ->
                         {New ++ More ++ Nodes, L1}
                 end, {[], Left}, Groups).
 
-node_of(Pid, #forest{below = Below, options = #{depth := Max}} = Forest, Depth, Left, Seen) ->
-    Children = [C || C <- maps:get(Pid, Below, []), not is_map_key(C, Seen)],
+node_of(Pid, #forest{options = #{depth := Max}} = Forest, Depth, Left, Seen) ->
+    Children = [C || C <- children(Pid, Forest), not is_map_key(C, Seen)],
     {Shown, Left1} = case Depth < Max of
                          true -> nodes(Children, Forest, Depth + 1, Left, Seen#{Pid => true}, family);
                          false -> {[], Left}
                      end,
     {{Pid, length(Children), Shown}, Left1}.
+
+%% The second master of an application is left out: what it holds hangs below the first.
+children(Pid, #forest{below = Below, records = Records}) ->
+    lists:append([case map_get(Child, Records) of
+                      {_, _, _, _, {application_master, start_it, 4}, _, _} -> maps:get(Child, Below, []);
+                      _ -> [Child]
+                  end || Child <- maps:get(Pid, Below, [])]).
 
 %% Alike: the same initial call. In the order of the first of each kind.
 group(Pids, #forest{records = Records}) ->
@@ -160,7 +166,7 @@ name(Sections, Apps, Orphans, Tree) ->
     Pids = lists:append([pids(Nodes) || {_, Nodes} <- Sections]),
     Infos = maps:from_list(lineage_proc:info_many(lists:usort(Pids), lineage_describe:items(), ?DEADLINE)),
     Named = maps:from_list([{Section, [named(N, Infos, Apps, Orphans) || N <- Nodes]} || {Section, Nodes} <- Sections]),
-    Empty = #{apps => [], hosts => [], runtime => [], orphans => []},
+    Empty = #{apps => [], hosts => [], runtime => [], orphans => [], unresolved => []},
     case Named of
         #{root := [Root]} -> maps:merge(Tree, Empty#{root => Root});
         _ -> maps:merge(Tree, maps:merge(Empty, Named))

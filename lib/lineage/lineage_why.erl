@@ -129,16 +129,27 @@ class(Flags) ->
         [] -> none
     end.
 
-%% What trees hang on has nobody above it by design, whatever it may be linked to.
-rooted(Why, Class, Record, Info) ->
-    #{pid := Pid} = Why,
+%% What trees hang on has nobody above it by design; an application master stops with its
+%% application, and a host with the process that it is linked to, if there is one.
+rooted(#{pid := Pid} = Why, Class, Record, Info) ->
     Bonds = lineage_links:bonds(Pid, maps:get(links, Info, [])),
-    Stops = [stopper(link, P, {link, Pid, P}) || P <- lists:sublist(Bonds, ?WATCHERS), is_guardian(P, Record)],
-    Apps = [stopper(application, Pid, {application, App}) || #{Pid := App} <- [lineage_describe:apps()]],
-    Why#{verdict => Class, ancestors => parents(Record), stopped_by => Apps ++ Stops, restarted_by => nobody,
+    Stops = case Class of
+                root -> applications(Pid, Info);
+                host -> [stopper(link, P, {link, Pid, P}) || P <- guardians(Record), lists:member(P, Bonds)];
+                runtime -> []
+            end,
+    Why#{verdict => Class, ancestors => parents(Record), stopped_by => Stops, restarted_by => nobody,
          may_survive => false, survives => []}.
 
-is_guardian(P, #{guardian := Guardian}) -> P =:= Guardian.
+%% An application has two masters: the one it is known by, and the one its top supervisor is linked to.
+applications(Top, Info) ->
+    Apps = lineage_describe:apps(),
+    Parent = maps:get(parent, record(Top, #{})),
+    Leader = maps:get(group_leader, Info, undefined),
+    case [{Master, App} || Master <- [Top, Parent, Leader], #{Master := App} <- [Apps]] of
+        [{Master, App} | _] -> [stopper(application, Master, {application, App})];
+        [] -> []
+    end.
 
 hanging(#{pid := Pid} = Why, Record, Info, Counts) ->
     Held = holders(Pid, Record, Info, Counts),
@@ -186,7 +197,10 @@ joined(#{pid := Pid} = Why, [Pid, Guardian | _] = Path, Record, Info, Held, Coun
     Survives = survives(Path, Held, Counts),
     Supervised = is_supervised(Guardian, Record, Held),
     Top = lists:last(Path),
-    Apps = [stopper(application, Top, {application, App}) || #{Top := App} <- [lineage_describe:apps()]],
+    Apps = case lineage_links:has(root, Top) of
+               true -> applications(Top, #{});
+               false -> []
+           end,
     First = case child_of(Guardian, Held) of
                 #{} = Child -> stopper(child, Guardian, {child, Child});
                 none -> stopper(link, Guardian, {link, Pid, Guardian})
