@@ -50,8 +50,8 @@ wrong_list(Key, List) ->
         [Bad | _] -> [{bad_option, Key, Bad, Wanted}]
     end.
 
-is_proper(List) ->
-    is_list(List) andalso (catch is_integer(length(List))) =:= true.
+is_proper(List) when length(List) >= 0 -> true;
+is_proper(_) -> false.
 
 is_match({M, F, A}) when is_atom(M), is_atom(F) ->
     A =:= '_' orelse (is_integer(A) andalso A >= 0 andalso A =< 255);
