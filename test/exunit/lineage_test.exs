@@ -169,12 +169,12 @@ defmodule LineageTest do
     assert orphan(loose)
   end
 
-  # As a shell sees it: with the sentence that belongs to the error.
+  # As iex and ExUnit see it: with the sentence that the error carries in its stacktrace.
   defp catch_normalized(fun) do
     fun.()
     flunk("did not raise")
-  rescue
-    error in ErlangError -> error
+  catch
+    :error, reason -> Exception.normalize(:error, reason, __STACKTRACE__)
   end
 
   defp mentions?(diff, pid), do: inspect(diff, limit: :infinity) =~ inspect(pid)

@@ -46,10 +46,12 @@ defmodule Lineage.UserProjectsTest do
     leak_test() ->
         {ok, Info} = lineage:attach(),
         ?assert(is_map(Info)),
-        ?assertEqual([], lineage:orphans()),
+        %% rebar3 itself leaves this server behind: gen_server:start by a process that is dead.
+        Ignored = #{ignore => [rebar_compiler_epp]},
+        ?assertEqual([], lineage:orphans(Ignored)),
         Pid = user_leak:leak(self()),
         receive up -> ok end,
-        ?assertMatch([#{pid := Pid, kind := detached}], lineage:orphans()),
+        ?assertMatch([#{pid := Pid, kind := detached}], lineage:orphans(Ignored)),
         ?assertEqual(ok, lineage:detach()).
     """
   }
