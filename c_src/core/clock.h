@@ -51,4 +51,11 @@ static inline uint64_t lin_clock_since_ns(struct lin_clock_point from, struct li
     return (uint64_t)((double)(ticks - from.ticks) * rate);
 }
 
+/* Nanoseconds from `ticks` to `now`; 0 for later ones. */
+static inline uint64_t lin_clock_age_ns(struct lin_clock_point from, struct lin_clock_point now,
+                                        uint64_t ticks) {
+    uint64_t all = now.ns - from.ns, since = lin_clock_since_ns(from, now, ticks);
+    return since < all ? all - since : 0;
+}
+
 #endif

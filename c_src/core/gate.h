@@ -68,7 +68,7 @@ struct lin_gate {
     /* Writers: open, close. Readers: every enter (acquire, pairs with the release in set_current).
      */
     _Atomic(struct lin_census *) current;
-    /* Writer: pause, resume. Readers: every enter. */
+    /* Writer: pause, resume (release). Readers: every enter (acquire). */
     _Atomic uint32_t paused;
     bool fenced; /* no membarrier: enter fences; written before any thread enters */
     const struct lin_host *host;
@@ -118,7 +118,8 @@ static inline struct lin_thread *lin_thread_self(void) {
  */
 static inline struct lin_census *lin_gate_enter(struct lin_thread *self) {
     lin_gate_mark(self);
-    if (__builtin_expect(atomic_load_explicit(&lin_gate.paused, memory_order_relaxed) != 0, 0))
+    /* acquire: pairs with the release in resume; what was moved meanwhile is seen. */
+    if (__builtin_expect(atomic_load_explicit(&lin_gate.paused, memory_order_acquire) != 0, 0))
         lin_gate_enter_slow(self);
     struct lin_census *census = atomic_load_explicit(&lin_gate.current, memory_order_acquire);
     if (__builtin_expect(census == NULL, 0))

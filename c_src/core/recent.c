@@ -15,11 +15,14 @@ void lin_recent_push(struct lin_thread *self, const struct lin_dead *dead) {
         atomic_fetch_add_explicit(&lin_gate.thread_bytes, sizeof *ring, memory_order_relaxed);
         atomic_store_explicit(&self->recent, ring, memory_order_release); /* pairs with read */
     }
+    uint64_t word[LIN_DEAD_WORDS] = {0};
+    memcpy(word, dead, sizeof *dead);
     uint32_t at = ring->at;
     uint32_t seq = atomic_load_explicit(&ring->slot[at].seq, memory_order_relaxed);
     atomic_store_explicit(&ring->slot[at].seq, seq + 1, memory_order_relaxed);
     atomic_thread_fence(memory_order_release);
-    ring->slot[at].dead = *dead;
+    for (size_t i = 0; i < LIN_DEAD_WORDS; i++)
+        atomic_store_explicit(&ring->slot[at].word[i], word[i], memory_order_relaxed);
     atomic_store_explicit(&ring->slot[at].seq, seq + 2, memory_order_release);
     ring->at = at + 1 == LIN_RECENT ? 0 : at + 1;
 }
@@ -30,7 +33,10 @@ static size_t read_ring(const struct lin_recent *ring, struct lin_dead *out, siz
         uint32_t seq = atomic_load_explicit(&ring->slot[i].seq, memory_order_acquire);
         if (seq == 0 || (seq & 1) != 0)
             continue;
-        out[n] = ring->slot[i].dead;
+        uint64_t word[LIN_DEAD_WORDS];
+        for (size_t w = 0; w < LIN_DEAD_WORDS; w++)
+            word[w] = atomic_load_explicit(&ring->slot[i].word[w], memory_order_relaxed);
+        memcpy(&out[n], word, sizeof out[n]);
         atomic_thread_fence(memory_order_acquire);
         if (atomic_load_explicit(&ring->slot[i].seq, memory_order_relaxed) == seq)
             n++;

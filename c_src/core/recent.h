@@ -30,10 +30,13 @@ struct lin_dead {
     uint8_t monitored; /* enum lin_monitored */
 };
 
+#define LIN_DEAD_WORDS ((sizeof(struct lin_dead) + 7) / 8)
+
 struct lin_recent {
     struct {
         _Atomic uint32_t seq; /* odd while written; pairs with the reader's two loads */
-        struct lin_dead dead;
+        /* A struct lin_dead. Relaxed, word by word: a reader may copy while the writer writes. */
+        _Atomic uint64_t word[LIN_DEAD_WORDS];
     } slot[LIN_RECENT];
     uint32_t at; /* writer only */
 };
