@@ -75,6 +75,7 @@
                      unheard_unknown := non_neg_integer(),
                      blind_ms := non_neg_integer(),
                      since := integer(),
+                     taken_ms := integer(),
                      exits := suspects | all,
                      bytes := non_neg_integer(),
                      peak_bytes := non_neg_integer(),
@@ -171,6 +172,7 @@ yield(Other) ->
 %% `unheard_unknown': those of processes without a link, of whose monitors nothing is known.
 %% `blind_ms': milliseconds, at most, in which another tool kept births from being seen. `since' (system
 %% time, ms), `exits', `bytes' and `peak_bytes' of the census's memory, and `notes' (sentences).
+%% `taken_ms' (system time, ms) is when it was taken, for {@link diff/1}.
 %% `rooted', `runtime', `hosts' and `supervisors' count the live processes of these kinds.
 -spec summary() -> summary().
 summary() ->
@@ -184,7 +186,7 @@ summary() ->
         Counts = maps:with([live, births, seen, swept, lost, silent_failures, unheard_unknown, bytes,
                             peak_bytes], Info),
         maps:merge(maps:merge(maps:without([own], Verdict), Counts),
-                   Shared#{existing => Seeded, deaths => Seen + Swept, exits => maps:get(exits, Options)})
+                   Shared#{taken_ms => erlang:system_time(millisecond), existing => Seeded, deaths => Seen + Swept, exits => maps:get(exits, Options)})
     catch
         %% Somebody detached while we counted.
         error:{badmatch, {error, closed}} -> lineage_error:raise({not_attached, undefined}, [])

@@ -63,20 +63,21 @@ call(Fun, Deadline) ->
     demonitor(Monitor, [flush]),
     unalias(Alias),
     flush(Alias),
-    exit(Pid, kill),
+    %% A shutdown, as a kill would count as a failure that nobody heard of.
+    Result =:= unresolved andalso exit(Pid, shutdown),
     Result.
 
 start(Pids, Items, Alias) ->
     spawn_monitor(?MODULE, helper, [{Pids, Items}, Alias, self()]).
 
-collect([], _Items, _Deadline, _Alias, Helper, Done) ->
-    stop(Helper),
+collect([], _Items, _Deadline, _Alias, {_Helper, Monitor}, Done) ->
+    demonitor(Monitor, [flush]),
     lists:reverse(Done);
 collect([Pid | Rest] = Pids, Items, Deadline, Alias, {Helper, Monitor} = Worker, Done) ->
     receive
         {Alias, Pid, Answer} ->
             collect(Rest, Items, Deadline, Alias, Worker, [{Pid, Answer} | Done]);
-        {'DOWN', Monitor, process, Helper, _Killed} ->
+        {'DOWN', Monitor, process, Helper, _Reason} ->
             again(Pids, Items, Deadline, Alias, Done)
     after Deadline ->
         stop(Worker),
@@ -99,7 +100,7 @@ again_or_end(Rest, Items, Deadline, Alias, Done) ->
 
 stop({Helper, Monitor}) ->
     demonitor(Monitor, [flush]),
-    exit(Helper, kill).
+    exit(Helper, shutdown).
 
 flush(Alias) ->
     receive

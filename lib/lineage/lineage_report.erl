@@ -83,12 +83,15 @@ note(_Options, _Count, _Unchecked) -> ok.
 -spec recent(pos_integer()) -> [lineage_nif:dead()].
 recent(Count) when is_integer(Count), Count > 0 ->
     _ = lineage_session:lookup(options, [Count]),
-    case lineage_nif:recent(min(Count, 1000)) of
-        Dead when is_list(Dead) -> Dead;
+    case lineage_nif:recent(1000) of
+        Dead when is_list(Dead) -> lists:sublist([D || #{initial_call := Call} = D <- Dead, not helper(Call)], Count);
         {error, closed} -> lineage_error:raise({not_attached, undefined}, [Count])
     end;
 recent(Count) ->
     lineage_error:raise({bad_count, "recent", Count}, [Count]).
+
+helper({lineage_proc, _, _}) -> true;
+helper(_) -> false.
 
 %% Age is in the census, so it narrows the candidates before they are asked anything.
 choose(Candidates, Options) ->

@@ -143,13 +143,25 @@ diff(Earlier) ->
     _ = lineage_session:lookup(options, [Earlier]),
     case Earlier of
         #{births := _, live := _} ->
-            between(maps:get(since, Earlier, undefined), undefined, Earlier, #{}, lineage:summary());
+            since_summary(Earlier);
         #{<<"format">> := <<"lineage-snapshot">>} ->
             since(Earlier, Earlier);
         #{} ->
             lineage_error:tagged({bad_snapshot, Earlier});
         _ ->
             since_file(Earlier)
+    end.
+
+%% A summary names no process, but says when it was taken: what was born later is new.
+since_summary(Earlier) ->
+    Taken = maps:get(taken_ms, Earlier, undefined),
+    Orphans = lineage_report:orphans(#{}),
+    Diff = between(maps:get(since, Earlier, undefined), Taken, Earlier, lineage:summary()),
+    case Diff of
+        #{elapsed_ms := Elapsed, same_session := true} when is_integer(Elapsed) ->
+            Diff#{new_orphans => [O || #{age_ms := Age, generation := G} = O <- Orphans, G > 0, Age =< Elapsed]};
+        #{} ->
+            Diff
     end.
 
 since_file(Path) ->
@@ -172,7 +184,7 @@ since(#{<<"format">> := <<"lineage-snapshot">>, <<"version">> := 1, <<"summary">
     {Now, Rows} = take(),
     Earlier = maps:from_list([{K, maps:get(atom_to_binary(K), Numbers)}
                               || K <- ?COUNTERS, is_map_key(atom_to_binary(K), Numbers)]),
-    Diff = between(Attached, Taken, Earlier, #{}, lineage:summary()),
+    Diff = between(Attached, Taken, Earlier, lineage:summary()),
     Known = maps:from_list([{key(O), true} || O <- Orphans]),
     Living = maps:from_list([{{lineage_describe:pid(Pid), G}, true} || #{pid := Pid, generation := G} <- Rows]),
     %% Pids and generations of another session say nothing about this one's.
@@ -193,7 +205,7 @@ since(_Other, From) ->
 key(#{<<"pid">> := Pid, <<"generation">> := Generation}) -> {Pid, Generation};
 key(Other) -> Other.
 
-between(Attached, Taken, Earlier, Diff, Summary) ->
+between(Attached, Taken, Earlier, Summary) ->
     Counters = [{K, map_get(K, Earlier), map_get(K, Summary)}
                 || K <- ?COUNTERS, is_map_key(K, Earlier), is_map_key(K, Summary),
                    is_integer(map_get(K, Earlier)), is_integer(map_get(K, Summary))],
@@ -201,7 +213,7 @@ between(Attached, Taken, Earlier, Diff, Summary) ->
                   undefined -> undefined;
                   _ -> max(0, erlang:system_time(millisecond) - Taken)
               end,
-    Diff#{elapsed_ms => Elapsed, same_session => Attached =:= maps:get(since, Summary), counters => Counters}.
+    #{elapsed_ms => Elapsed, same_session => Attached =:= maps:get(since, Summary), counters => Counters}.
 
 grown(What, Number, Before, Now) ->
     Earlier = maps:from_list([{title(B), N} || #{Number := N} = B <- Before, is_integer(N)]),

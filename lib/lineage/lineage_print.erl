@@ -1,0 +1,388 @@
+%% @doc Shows to people what the queries return: tables and trees that fit the terminal.
+%%
+%% Colour and lines of box characters are for terminals that have them; everything else gets plain text.
+%% The environment variable NO_COLOR is respected.
+-module(lineage_print).
+
+-export([print/1, format/2]).
+
+-type options() :: #{columns => pos_integer(), colour => boolean(), unicode => boolean()}.
+
+-define(COLUMNS, 100).      % where there is no terminal to ask
+-define(NARROW, 40).
+
+%% @doc Prints to the calling process's group leader.
+-spec print(term()) -> ok.
+print(Data) ->
+    Options = case io:columns() of
+                  {ok, Columns} -> #{columns => Columns, colour => colour(), unicode => unicode()};
+                  {error, _} -> #{columns => ?COLUMNS, colour => false, unicode => unicode()}
+              end,
+    io:put_chars(unicode:characters_to_binary(format(Data, Options))).
+
+colour() ->
+    os:getenv("NO_COLOR", "") =:= "" andalso os:getenv("TERM", "dumb") =/= "dumb".
+
+unicode() ->
+    case io:getopts() of
+        Options when is_list(Options) -> proplists:get_value(encoding, Options, latin1) =:= unicode;
+        {error, _} -> false
+    end.
+
+%% @doc The same as text. `columns': the width of the terminal (100); `colour' (false); `unicode' (false):
+%% box characters and dots.
+-spec format(term(), options()) -> unicode:chardata().
+format(Data, Given) ->
+    Options = maps:merge(#{columns => ?COLUMNS, colour => false, unicode => false}, Given),
+    O = Options#{columns => max(?NARROW, maps:get(columns, Options))},
+    [[line(L, O), $\n] || L <- lines(Data, O)].
+
+%% A line is a list of {Style, Text}; it is cut at the terminal's edge, and only then coloured.
+lines([], _O) -> [[{dim, <<"nothing to show">>}]];
+lines([#{kind := _, root := _} | _] = Orphans, O) -> orphans(Orphans, O);
+lines([#{lifetime_us := _} | _] = Dead, O) -> recent(Dead, O);
+lines(#{verdict := _, stopped_by := _} = Why, O) -> why(Why, O);
+lines(#{apps := _, orphans := _} = Tree, O) when is_list(map_get(orphans, Tree)) -> tree(Tree, O);
+lines(#{counters := _} = Diff, O) -> diff(Diff, O);
+lines(#{births := _} = Summary, O) -> summary(Summary, O);
+lines({error, {Tag, Sentence}}, O) when is_atom(Tag), is_binary(Sentence) -> wrap([{red, Sentence}], 0, O);
+lines(Other, _O) -> [[{plain, L}] || L <- string:split(term(Other), "\n", all)].
+
+%% Orphans
+
+orphans(Orphans, O) ->
+    Direct = [R || #{direct := true} = R <- Orphans],
+    Shown = maps:from_list([{Pid, true} || #{pid := Pid} <- Direct]),
+    Rows = lists:append([[row(R, <<>>) | [row(I, branch(O)) || #{direct := false, root := Top} = I <- Orphans, Top =:= Pid]]
+                         || #{pid := Pid} = R <- Direct])
+        %% What hangs below one that was filtered out still stands for itself.
+        ++ [row(R, <<>>) || #{direct := false, root := Top} = R <- Orphans, not is_map_key(Top, Shown)],
+    Head = [<<"PID">>, <<"KIND">>, <<"AGE">>, <<"MONITORED">>, <<"APP">>, <<"WHAT">>, <<"SPAWNED BY">>, <<"OTHERWISE">>],
+    Kinds = [{K, length([1 || #{kind := Kind} <- Orphans, Kind =:= K])} || K <- [foreign, escaped, abandoned, detached]],
+    Total = [count(length(Orphans), <<"orphan">>), <<" (">>, integer_to_binary(length(Direct)), <<" direct): ">>,
+             lists:join(<<", ">>, [[integer_to_binary(N), $\s, atom_to_binary(K)] || {K, N} <- Kinds, N > 0])],
+    table(Head, Rows, [cyan, red, plain, plain, plain, plain, dim, dim], O) ++ [[{bold, text(Total)}]].
+
+row(#{pid := Pid, kind := Kind, age_ms := Age, monitored := Monitored, app := App} = R, Prefix) ->
+    [<<Prefix/binary, (lineage_describe:pid(Pid))/binary>>, atom_to_binary(Kind), duration(Age), atom_to_binary(Monitored),
+     atom(App), what(R), by(R), otherwise(maps:get(why, R, []))].
+
+branch(#{unicode := true}) -> <<"└ "/utf8>>;
+branch(_) -> <<"+ ">>.
+
+by(#{parent := Parent, spawner := Spawner}) ->
+    text([lineage_describe:pid(Parent) | [[$\s, lineage_describe:mfa(Spawner)] || Spawner =/= undefined]]).
+
+otherwise(Bases) ->
+    text(lists:join(<<"; ">>, [basis(B) || B <- Bases])).
+
+basis({listed, Sup, Id}) -> [<<"listed by ">>, lineage_describe:pid(Sup), id(Id), <<", by pid">>];
+basis({group_leader, App}) -> [<<"killed when ">>, atom_to_binary(App), <<" stops">>];
+basis({remote_link, Pid}) -> [<<"linked to ">>, lineage_describe:pid(Pid), <<" on ">>, atom_to_binary(node(Pid))];
+basis({unresolved, Sup}) -> [<<"unresolved: ">>, lineage_describe:pid(Sup), <<" was not asked, or did not answer">>].
+
+id(undefined) -> [];
+id(Id) -> [<<" as ">>, term(Id)].
+
+what(#{initial_call := Call} = R) ->
+    Names = [atom_to_binary(N) || #{name := N} <- [R], N =/= undefined] ++ [[$", any(L), $"] || #{label := L} <- [R], L =/= undefined],
+    text(lists:join($\s, Names ++ [lineage_describe:mfa(Call)])).
+
+any(Atom) when is_atom(Atom) -> atom_to_binary(Atom);
+any(Binary) -> Binary.
+
+%% The last dead
+
+recent(Dead, O) ->
+    Head = [<<"PID">>, <<"LIVED">>, <<"DIED">>, <<"REASON">>, <<"MONITORED">>, <<"WHAT">>, <<"SPAWNED BY">>],
+    Rows = [[lineage_describe:pid(Pid), lived(Us), <<(duration(Ago))/binary, " ago">>, reason(D), atom_to_binary(Monitored),
+             lineage_describe:mfa(Call), by(D)]
+            || #{pid := Pid, lifetime_us := Us, ago_ms := Ago, monitored := Monitored, initial_call := Call} = D <- Dead],
+    table(Head, Rows, [cyan, plain, plain, red, plain, plain, dim], O).
+
+lived(Us) when Us < 1000 -> <<(integer_to_binary(Us))/binary, " us">>;
+lived(Us) -> duration(Us div 1000).
+
+reason(#{abnormal := true, reason := Reason}) -> <<"! ", (atom_to_binary(Reason))/binary>>;
+reason(#{reason := Reason}) -> atom_to_binary(Reason).
+
+%% Why
+
+why(#{pid := Pid, verdict := Verdict} = W, O) ->
+    Kind = case W of #{kind := K} -> [<<", ">>, atom_to_binary(K)]; _ -> [] end,
+    Survive = case W of #{may_survive := true, verdict := V} when V =/= orphan -> <<", may survive">>; _ -> <<>> end,
+    Title = [{bold, text([lineage_describe:pid(Pid), $\s, what(W)])}, {plain, <<"  ">>},
+             {shade(Verdict), text([atom_to_binary(Verdict), Kind])}, {yellow, Survive}],
+    About = text(lists:join(<<", ">>, [[<<"age ">>, duration(maps:get(age_ms, W)), [<<" (since attach)">> || maps:get(seeded, W)]]]
+                            ++ [[<<"application ">>, atom_to_binary(A)] || #{app := A} <- [W], A =/= undefined]
+                            ++ [<<"traps exits">> || maps:get(traps_exits, W) =:= true])),
+    [Title]
+        ++ fact(<<"about">>, [About], O)
+        ++ fact(<<"spawned by">>, [relative(S) || #{spawner := S} <- [W], S =/= undefined], O)
+        ++ fact(<<"ancestors">>, chain(maps:get(ancestors, W)), O)
+        ++ fact(<<"stopped by">>, several(maps:get(stopped_by, W), fun stopper/1), O)
+        ++ fact(<<"restarted by">>, [restarter(maps:get(restarted_by, W))], O)
+        ++ fact(<<"noticed by">>, noticed(W), O)
+        ++ [L || [_ | _] = Survives <- [maps:get(survives, W)], L <- fact(<<"may survive">>, Survives, O)].
+
+shade(supervised) -> green;
+shade(V) when V =:= root; V =:= runtime; V =:= host -> blue;
+shade(orphan) -> red;
+shade(_) -> yellow.
+
+fact(_Name, [], _O) ->
+    [];
+fact(Name, [First | Rest], #{columns := Columns}) ->
+    Width = 14,
+    Pad = binary:copy(<<" ">>, Width),
+    Titled = <<(string:slice(<<"  ", Name/binary, Pad/binary>>, 0, Width))/binary, " ">>,
+    Wrapped = fun(Text) -> fold(Text, Columns - Width - 1) end,
+    [F | More] = Wrapped(First),
+    [[{dim, Titled}, {plain, F}]
+     | [[{plain, <<Pad/binary, " ", L/binary>>}] || L <- More ++ lists:append([Wrapped(T) || T <- Rest])]].
+
+several(unresolved, _Fun) -> [<<"unresolved: it did not answer in time">>];
+several([], _Fun) -> [<<"nobody">>];
+several(List, Fun) -> [text(Fun(E)) || E <- lists:sublist(List, 8)] ++ more(length(List) - 8).
+
+more(N) when N > 0 -> [text([<<"and ">>, integer_to_binary(N), <<" more">>])];
+more(_) -> [].
+
+chain(Relatives) ->
+    [relative(R) || R <- lists:sublist(Relatives, 12)] ++ more(length(Relatives) - 12).
+
+relative(#{pid := Pid, alive := Alive, initial_call := Call, name := Name, class := Class, via := Via}) ->
+    text([lineage_describe:pid(Pid), [[$\s, atom_to_binary(Name)] || Name =/= undefined], $\s, lineage_describe:mfa(Call),
+          [[<<", ">>, atom_to_binary(C)] || C <- Class], [<<", dead">> || not Alive],
+          [<<", linked">> || Via =:= link]]).
+
+stopper(#{how := How, pid := Pid, name := Name, basis := Basis}) ->
+    Who = [lineage_describe:pid(Pid) | [[$\s, atom_to_binary(Name)] || Name =/= undefined]],
+    stopped(How, Who, Basis, Pid).
+
+stopped(child, Who, {child, Child}, _) -> [<<"supervisor ">>, Who, <<": its child">>, child(Child)];
+stopped(link, Who, _, _) -> [<<"the exit of ">>, Who, <<", over their link">>];
+stopped(application, Who, {application, App}, _) -> [<<"the stop of application ">>, atom_to_binary(App), <<" (master ">>, Who, $)];
+stopped(group_leader, Who, {application, App}, _) ->
+    [<<"killed, not shut down, when application ">>, atom_to_binary(App), <<" stops (group leader ">>, Who, $)];
+stopped(listed, Who, {child, Child}, _) ->
+    [<<"supervisor ">>, Who, <<" lists it">>, child(Child), <<" without a link: stopped by pid, and nobody notices its crash">>];
+stopped(remote_link, Who, _, Pid) ->
+    [<<"the exit of ">>, Who, <<" on ">>, atom_to_binary(node(Pid)), <<", or the loss of that connection">>].
+
+child(#{id := Id, restart := Restart, shutdown := Shutdown}) ->
+    [id(Id), <<" (">>, atom_to_binary(Restart), <<", shutdown ">>, term(Shutdown), $)].
+
+restarter(nobody) -> <<"nobody">>;
+restarter(unresolved) -> <<"unresolved: the supervisor did not answer in time, or has too many children to be asked">>;
+restarter(#{restart := temporary} = R) -> text([<<"nobody: ">>, holder(R), <<" holds it as temporary">>]);
+restarter(#{restart := transient} = R) -> text([holder(R), <<" (transient: after an abnormal exit)">>]);
+restarter(#{restart := Restart} = R) -> text([holder(R), <<" (">>, atom_to_binary(Restart), $)]).
+
+holder(#{pid := Pid, name := Name, id := Id}) ->
+    [<<"supervisor ">>, lineage_describe:pid(Pid), [[$\s, atom_to_binary(Name)] || Name =/= undefined], id(Id)].
+
+noticed(#{noticed_by := unresolved}) -> [<<"unresolved: it did not answer in time">>];
+noticed(#{noticed_by := []}) -> [<<"nobody">>];
+noticed(#{noticed_by := Watchers, noticed_count := Count}) ->
+    [watcher(W) || W <- lists:sublist(Watchers, 8)] ++ more(Count - 8).
+
+watcher(#{pid := Pid, name := Name, initial_call := Call, by := By}) when is_pid(Pid) ->
+    text([lineage_describe:pid(Pid), [[$\s, atom_to_binary(Name)] || Name =/= undefined],
+          [[$\s, lineage_describe:mfa(Call)] || Call =/= undefined], <<", by ">>, atom_to_binary(By)]);
+watcher(#{pid := Other, by := By}) ->
+    text([term(Other), <<", by ">>, atom_to_binary(By)]).
+
+%% The forest
+
+tree(#{root := Root} = Tree, O) ->
+    branches([Root], O) ++ cut_off(Tree);
+tree(#{live := Live} = Tree, O) ->
+    Sections = [{apps, <<"Applications">>}, {hosts, <<"Hosts">>}, {runtime, <<"Runtime">>}, {orphans, <<"Orphans">>},
+                {unresolved, <<"Unresolved">>}],
+    [[{bold, text(count(Live, <<"live process">>))}]]
+        ++ lists:append([[[{bold, Title}] | branches(Nodes, O)] || {Key, Title} <- Sections,
+                                                                    #{Key := [_ | _] = Nodes} <- [Tree]])
+        ++ cut_off(Tree).
+
+cut_off(#{truncated := true}) -> [[{yellow, <<"There is more: ask for a part of it, or give tree a larger `max`.">>}]];
+cut_off(_) -> [].
+
+branches(Nodes, O) ->
+    lists:append([branch(Node, <<"  ">>, <<"  ">>, O) || Node <- Nodes]).
+
+branch(Node, First, Rest, O) ->
+    [[{dim, First} | title(Node, O)] | below(maps:get(below, Node, []), Rest, O)].
+
+below([], _Prefix, _O) ->
+    [];
+below([Last], Prefix, O) ->
+    {End, _} = arms(O),
+    branch(Last, <<Prefix/binary, End/binary>>, <<Prefix/binary, "   ">>, O);
+below([Node | Rest], Prefix, O) ->
+    {_, {Arm, Trunk}} = arms(O),
+    branch(Node, <<Prefix/binary, Arm/binary>>, <<Prefix/binary, Trunk/binary>>, O) ++ below(Rest, Prefix, O).
+
+arms(#{unicode := true}) -> {<<"└─ "/utf8>>, {<<"├─ "/utf8>>, <<"│  "/utf8>>}};
+arms(_) -> {<<"+- ">>, {<<"|- ">>, <<"|  ">>}}.
+
+title(#{more := Count, initial_call := Call}, _O) ->
+    [{dim, text([integer_to_binary(Count), <<" more ">>, lineage_describe:mfa(Call)])}];
+title(#{app := App, pid := Pid, class := root}, _O) ->
+    [{bold, atom_to_binary(App)}, {dim, text([$\s, lineage_describe:pid(Pid)])}];
+title(#{pid := Pid, class := Class, children := Children, below := Below} = Node, _O) ->
+    Kind = [{red, text([<<"  ">>, atom_to_binary(K)])} || #{kind := K} <- [Node]],
+    Hidden = [{dim, text([<<"  ">>, count(Children, <<"child">>)])} || Below =:= [], Children > 0],
+    [{cyan, lineage_describe:pid(Pid)}, {tone(Class), <<" ", (what(Node))/binary>>}] ++ Kind ++ Hidden.
+
+tone(supervisor) -> green;
+tone(host) -> blue;
+tone(_) -> plain.
+
+%% Counts
+
+summary(#{notes := Notes} = Summary, O) ->
+    summary(maps:remove(notes, Summary), O) ++ lists:append([wrap([{dim, N}], 2, O) || N <- Notes, is_binary(N)]);
+summary(Summary, _O) ->
+    First = [live, orphans, orphans_checked, births, deaths, seen, swept, lost, silent_failures, unheard_unknown, blind_ms],
+    Keys = [K || K <- First, is_map_key(K, Summary)] ++ lists:sort(maps:keys(Summary) -- First),
+    Width = lists:max([string:length(atom_to_binary(K)) || K <- Keys]),
+    [[{dim, pad(atom_to_binary(K), Width + 2)}, {value_shade(K, map_get(K, Summary)), value(K, map_get(K, Summary))}] || K <- Keys].
+
+value_shade(K, N) when is_integer(N), N > 0, (K =:= orphans orelse K =:= silent_failures orelse K =:= lost) -> red;
+value_shade(_, _) -> plain.
+
+value(K, Ms) when is_integer(Ms), (K =:= since orelse K =:= taken_ms) ->
+    list_to_binary(calendar:system_time_to_rfc3339(Ms div 1000, [{offset, "Z"}]));
+value(K, N) when is_integer(N), (K =:= bytes orelse K =:= peak_bytes) -> bytes(N);
+value(blind_ms, N) when is_integer(N) -> duration(N);
+value(_, Value) -> text(term(Value)).
+
+bytes(N) when N < 1048576 -> text(io_lib:format("~.1f KiB", [N / 1024]));
+bytes(N) -> text(io_lib:format("~.1f MiB", [N / 1048576])).
+
+%% What is new
+
+diff(#{counters := Counters, elapsed_ms := Elapsed} = Diff, O) ->
+    Head = [[{bold, text([<<"since then">> | [[<<" (">>, duration(Elapsed), $)] || is_integer(Elapsed)]])}]],
+    Other = [[{yellow, <<"another session: only populations can be compared">>}] || maps:get(same_session, Diff) =:= false],
+    Changed = [[atom_to_binary(K), integer_to_binary(A), integer_to_binary(B), signed(B - A)] || {K, A, B} <- Counters],
+    Table = table([<<"COUNT">>, <<"WAS">>, <<"IS">>, <<"CHANGE">>], Changed, [dim, plain, plain, bold], O),
+    Grown = [[atom_to_binary(What), Title, integer_to_binary(A), integer_to_binary(B), signed(B - A)]
+             || {What, Title, A, B} <- lists:sublist(maps:get(grown, Diff, []), 20)],
+    Grew = [L || [_ | _] <- [Grown],
+                 L <- table([<<"GREW">>, <<"WHAT">>, <<"WAS">>, <<"IS">>, <<"CHANGE">>], Grown, [dim, plain, plain, plain, bold], O)],
+    New = case Diff of
+              #{new_orphans := []} -> [[{green, <<"no new orphans">>}]];
+              #{new_orphans := Orphans} -> [[{bold, <<"new orphans">>}] | orphans(Orphans, O)];
+              _ -> []
+          end,
+    Head ++ Other ++ Table ++ Grew ++ New.
+
+signed(N) when N > 0 -> <<"+", (integer_to_binary(N))/binary>>;
+signed(N) -> integer_to_binary(N).
+
+%% Tables
+
+%% Columns are as wide as they need; where that is too much, the widest give way first.
+table(Head, Rows, Styles, #{columns := Columns} = O) ->
+    Natural = [lists:max([string:length(C) || C <- Column]) || Column <- transpose([Head | Rows])],
+    Widths = shrink(Natural, Columns - 2 * (length(Head) - 1)),
+    [[{bold, T} || T <- cells(Head, Widths, O)] | [lists:zip(Styles, cells(Row, Widths, O)) || Row <- Rows]].
+
+transpose([[] | _]) -> [];
+transpose(Rows) -> [[hd(R) || R <- Rows] | transpose([tl(R) || R <- Rows])].
+
+shrink(Widths, Room) ->
+    Widest = lists:max(Widths),
+    case lists:sum(Widths) =< Room orelse Widest =< 6 of
+        true -> Widths;
+        false -> shrink(narrow(Widths, Widest), Room)
+    end.
+
+%% The last of the widest.
+narrow(Widths, Widest) ->
+    {Before, [_ | After]} = lists:splitwith(fun(W) -> W =/= Widest end, lists:reverse(Widths)),
+    lists:reverse(Before ++ [Widest - 1 | After]).
+
+cells([Text], [Width], O) -> [cut(Text, Width, O)];
+cells([Text | Rest], [Width | Widths], O) -> [pad(cut(Text, Width, O), Width + 2) | cells(Rest, Widths, O)].
+
+cut(Text, Width, O) ->
+    case string:length(Text) =< Width of
+        true -> Text;
+        false -> <<(string:slice(Text, 0, max(0, Width - dots(O))))/binary, (ellipsis(O))/binary>>
+    end.
+
+dots(O) -> string:length(ellipsis(O)).
+
+ellipsis(#{unicode := true}) -> <<"…"/utf8>>;
+ellipsis(_) -> <<"..">>.
+
+pad(Text, Width) ->
+    text([Text, lists:duplicate(max(0, Width - string:length(Text)), $\s)]).
+
+wrap([{Style, Text}], Indent, #{columns := Columns}) ->
+    Pad = binary:copy(<<" ">>, Indent),
+    [[{Style, <<Pad/binary, L/binary>>}] || L <- fold(Text, Columns - Indent)].
+
+%% Between words; a word that is too long stands alone and is cut at the edge.
+fold(Text, Width) ->
+    fold(string:split(Text, " ", all), Width, <<>>).
+
+fold([], _Width, Line) ->
+    [Line];
+fold([Word | Rest], Width, <<>>) ->
+    fold(Rest, Width, Word);
+fold([Word | Rest], Width, Line) ->
+    case string:length(Line) + 1 + string:length(Word) =< Width of
+        true -> fold(Rest, Width, <<Line/binary, " ", Word/binary>>);
+        false -> [Line | fold(Rest, Width, Word)]
+    end.
+
+line(Parts, #{columns := Columns, colour := Colour} = O) ->
+    line(Parts, Columns, Colour, O).
+
+line([], _Left, _Colour, _O) ->
+    [];
+line([{Style, Text} | Rest], Left, Colour, O) ->
+    %% No blanks at the end of a line.
+    Trimmed = case Rest of [] -> string:trim(Text, trailing); _ -> Text end,
+    Length = string:length(Trimmed),
+    case Length =< Left of
+        true -> [paint(Style, Trimmed, Colour) | line(Rest, Left - Length, Colour, O)];
+        false -> [paint(Style, cut(Trimmed, Left, O), Colour)]
+    end.
+
+paint(_Style, <<>>, _Colour) -> <<>>;
+paint(plain, Text, _Colour) -> Text;
+paint(_Style, Text, false) -> Text;
+paint(Style, Text, true) -> [<<"\e[">>, code(Style), $m, Text, <<"\e[0m">>].
+
+code(bold) -> <<"1">>;
+code(dim) -> <<"2">>;
+code(red) -> <<"31">>;
+code(green) -> <<"32">>;
+code(yellow) -> <<"33">>;
+code(blue) -> <<"34">>;
+code(cyan) -> <<"36">>.
+
+%% Words
+
+duration(Ms) when Ms < 1000 -> <<(integer_to_binary(Ms))/binary, " ms">>;
+duration(Ms) when Ms < 60000 -> text(io_lib:format("~.1f s", [Ms / 1000]));
+duration(Ms) when Ms < 3600000 -> text(io_lib:format("~b min ~b s", [Ms div 60000, Ms rem 60000 div 1000]));
+duration(Ms) when Ms < 86400000 -> text(io_lib:format("~b h ~b min", [Ms div 3600000, Ms rem 3600000 div 60000]));
+duration(Ms) -> text(io_lib:format("~b d ~b h", [Ms div 86400000, Ms rem 86400000 div 3600000])).
+
+count(1, Word) -> [<<"1 ">>, Word];
+count(N, <<"child">>) -> [integer_to_binary(N), <<" children">>];
+count(N, <<"live process">>) -> [integer_to_binary(N), <<" live processes">>];
+count(N, Word) -> [integer_to_binary(N), $\s, Word, $s].
+
+atom(undefined) -> <<"-">>;
+atom(Atom) -> atom_to_binary(Atom).
+
+term(Term) -> text(io_lib:format("~0tP", [Term, 20])).
+
+text(Chars) -> unicode:characters_to_binary(Chars).
