@@ -15,6 +15,9 @@ _Atomic(lin_tap_fn) lin_tap;
 /* How long after its seeding a pid may still report its own birth, and be the same process. */
 #define SEED_GRACE_TICKS 10000000000u
 
+/* Ticks of one generation, as a power of two: about a millisecond at 2 GHz. */
+#define GENERATION_SHIFT 21
+
 static uint32_t log2_of(uint32_t n) { return 31 - (uint32_t)__builtin_clz(n); }
 
 int lin_census_create(const struct lin_census_options *options, struct lin_census **out) {
@@ -204,7 +207,7 @@ static void tap_birth(const struct lin_census *census, struct lin_record *record
         return;
     LIN_TAP(.ticks = entry.birth, .pid = entry.pid, .a = entry.parent, .b = entry.site,
             .no = next_no(record), .kind = LIN_EV_BIRTH, .flags = (uint8_t)entry.flags);
-    uint64_t generation = lin_census_generation(census, lin_clock_now(), &entry);
+    uint64_t generation = lin_census_generation(census, &entry);
     LIN_TAP(.ticks = entry.birth, .pid = entry.pid, .a = (uint64_t)entry.scope << 32 | generation,
             .b = entry.initial_call, .no = next_no(record), .kind = LIN_EV_BORN,
             .flags = (uint8_t)entry.flags);
@@ -317,7 +320,7 @@ enum lin_seed lin_census_seed(struct lin_census *census, struct lin_thread *self
         return result;
     }
     struct lin_birth seeded = *birth;
-    seeded.flags |= LIN_F_SEEDED | (guardian != 0 ? LIN_F_LINKED : 0);
+    seeded.flags |= LIN_F_SEEDED | (guardian != 0 ? LIN_F_LINKED | LIN_F_BIRTH_LINK : 0);
     struct lin_record *record = lin_census_record(census, number);
     fill(census, record, &seeded, guardian, lin_clock_ticks());
     tap_birth(census, record);
@@ -328,9 +331,16 @@ enum lin_seed lin_census_seed(struct lin_census *census, struct lin_thread *self
     return LIN_SEED_OK;
 }
 
-static bool is_service(const struct lin_census *census, uint64_t pid) {
-    struct lin_record *record = peek(census, pid);
-    return record != NULL && (GET(record->flags) & LIN_CLASS_SERVICE) != 0;
+/*
+ * Whether a link of `pid` that was not there at its birth may hold it: not a service's bookkeeping,
+ * at either end, and not what hangs on `pid` itself, as the child of its spawn_link does.
+ */
+static bool may_hold(const struct lin_census *census, uint64_t pid, uint32_t flags, uint64_t peer) {
+    struct lin_record *record = peek(census, peer);
+    if ((flags & LIN_CLASS_SERVICE) != 0)
+        return false;
+    return record == NULL ||
+           ((GET(record->flags) & LIN_CLASS_SERVICE) == 0 && GET(record->guardian) != pid);
 }
 
 void lin_census_link(struct lin_census *census, uint64_t pid, uint64_t peer) {
@@ -346,7 +356,7 @@ void lin_census_link(struct lin_census *census, uint64_t pid, uint64_t peer) {
     flags |= LIN_F_LINKED;
     if (peer == 0) {
         flags |= LIN_F_REMOTE_LINK;
-    } else if (birth_link || ((flags & LIN_F_BIRTH_LINK) == 0 && !is_service(census, peer))) {
+    } else if (birth_link || ((flags & LIN_F_BIRTH_LINK) == 0 && may_hold(census, pid, flags, peer))) {
         guardian = peer;
         flags = (flags & ~LIN_F_ESCAPED) | (birth_link ? LIN_F_BIRTH_LINK : 0);
     }
@@ -470,11 +480,14 @@ bool lin_census_is_suspect(const struct lin_census *census, uint64_t pid) {
     return record != NULL && (GET(record->flags) & LIN_F_LINKED) == 0;
 }
 
-uint32_t lin_census_generation(const struct lin_census *census, struct lin_clock_point now,
-                               const struct lin_entry *entry) {
+uint32_t lin_census_generation(const struct lin_census *census, const struct lin_entry *entry) {
     if ((entry->flags & LIN_F_SEEDED) != 0)
         return 0;
-    return (uint32_t)(lin_clock_since_ns(census->opened, now, entry->birth) / 1000000) + 1;
+    if (entry->birth <= census->opened.ticks)
+        return 1;
+    /* Of ticks alone: a rate that is measured again each time would name one process by two. */
+    uint32_t generation = (uint32_t)((entry->birth - census->opened.ticks) >> GENERATION_SHIFT) + 1;
+    return generation == 0 ? 1 : generation;
 }
 
 void lin_census_totals(const struct lin_census *census, struct lin_totals *out) {
@@ -501,6 +514,8 @@ void lin_census_totals(const struct lin_census *census, struct lin_totals *out) 
     uint64_t in = out->births + out->seeded;
     uint64_t gone = out->seen + out->swept + out->lost;
     out->records = in > gone ? in - gone : 0;
+    uint64_t held = (uint64_t)GET(census->chunks_used) * LIN_CHUNK;
+    out->free_records = held > out->records ? held - out->records : 0;
     uint64_t threads = atomic_load_explicit(&lin_gate.thread_bytes, memory_order_relaxed);
     out->bytes = GET(census->bytes) + threads;
     out->peak_bytes = GET(census->peak_bytes) + threads;

@@ -39,7 +39,7 @@
 
 /* Flags of a record. The low byte goes into its events. */
 #define LIN_F_LINKED 0x01u      /* had a link, ever: no suspect any more */
-#define LIN_F_BIRTH_LINK 0x02u  /* the guardian is the one it was linked to at birth */
+#define LIN_F_BIRTH_LINK 0x02u  /* the guardian is the one of its birth, or of its seeding */
 #define LIN_F_ESCAPED 0x04u     /* its guardian was unlinked and none came after */
 #define LIN_F_FOREIGN 0x08u     /* spawned from another node: parent is packed */
 #define LIN_F_SEEDED 0x10u      /* there before attach: birth is the time of attach */
@@ -112,7 +112,7 @@ struct lin_census {
     _Atomic uint32_t epoch;             /* the running link check; writer: maintenance */
     _Alignas(64) atomic_flag pool_lock; /* guards the rest and the chunks' own lists */
     struct lin_chunk *partial;          /* chunks with free records */
-    uint32_t chunks_used;
+    _Atomic uint32_t chunks_used;       /* read without the lock, for counts */
     _Atomic uint64_t bytes, peak_bytes;
 };
 
@@ -198,12 +198,15 @@ bool lin_record_read(const struct lin_record *record, struct lin_entry *out);
 /* A suspect has had no link so far; the hook keeps it traced. */
 bool lin_census_is_suspect(const struct lin_census *census, uint64_t pid);
 
-/* Birth as a number for reports: milliseconds since open, at least 1; 0 for seeded ones. */
-uint32_t lin_census_generation(const struct lin_census *census, struct lin_clock_point now,
-                               const struct lin_entry *entry);
+/*
+ * Birth as a number for reports and journals, in units of about a millisecond (2^21 ticks) since
+ * open, at least 1; 0 for seeded ones. The same whenever it is asked for.
+ */
+uint32_t lin_census_generation(const struct lin_census *census, const struct lin_entry *entry);
 
 struct lin_totals {
     uint64_t births, seeded, seen, swept, lost, silent, unheard, bytes, peak_bytes, records;
+    uint64_t free_records; /* memory that is held for births to come, or not trimmed yet */
 };
 /* Sums over threads; any thread. */
 void lin_census_totals(const struct lin_census *census, struct lin_totals *out);

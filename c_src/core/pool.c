@@ -108,7 +108,7 @@ static struct lin_chunk *chunk_make_locked(struct lin_census *census) {
     chunk->free_head = LIN_CHUNK;
     for (uint32_t i = LIN_CHUNK; i-- > 0;)
         push_locked(chunk, i);
-    census->chunks_used++;
+    atomic_fetch_add_explicit(&census->chunks_used, 1, memory_order_relaxed);
     list_locked(census, chunk);
     atomic_store_explicit(&census->chunks[number], chunk, memory_order_release);
     lin_pool_account(census, bytes);
@@ -169,17 +169,15 @@ void lin_pool_destroy(struct lin_census *census) {
     }
 }
 
-/* Puts what a thread keeps of these chunks back on the chunks' lists. The gate is paused. */
-static void reclaim_local_locked(struct lin_census *census, struct lin_thread *thread) {
+/* Puts what a thread keeps of this chunk back on the chunk's list. The gate is paused. */
+static void reclaim_local_locked(struct lin_chunk *chunk, struct lin_thread *thread) {
     uint32_t kept = 0;
     for (uint32_t i = 0; i < thread->free_count; i++) {
         uint32_t number = thread->free[i];
-        struct lin_chunk *chunk =
-            atomic_load_explicit(&census->chunks[number / LIN_CHUNK], memory_order_relaxed);
-        if (chunk->listed)
-            thread->free[kept++] = number;
-        else
+        if (number / LIN_CHUNK == chunk->number)
             push_locked(chunk, number % LIN_CHUNK);
+        else
+            thread->free[kept++] = number;
     }
     thread->free_count = kept;
 }
@@ -213,7 +211,7 @@ static bool evacuate_paused(struct lin_census *census, struct lin_chunk *chunk) 
     struct lin_thread *thread = atomic_load_explicit(&lin_gate.threads, memory_order_acquire);
     for (; thread != NULL; thread = thread->next)
         if (atomic_load_explicit(&thread->session, memory_order_relaxed) == census->session)
-            reclaim_local_locked(census, thread);
+            reclaim_local_locked(chunk, thread);
     for (uint32_t i = 0; i < LIN_CHUNK && chunk->free_count < LIN_CHUNK; i++) {
         if (atomic_load_explicit(&chunk->record[i].pid, memory_order_relaxed) == 0)
             continue;
@@ -235,7 +233,7 @@ static bool evacuate(struct lin_census *census, struct lin_chunk *chunk) {
     bool empty = evacuate_paused(census, chunk);
     if (empty) {
         atomic_store_explicit(&census->chunks[chunk->number], NULL, memory_order_relaxed);
-        census->chunks_used--;
+        atomic_fetch_sub_explicit(&census->chunks_used, 1, memory_order_relaxed);
     } else if (chunk->free_count > 0) {
         list_locked(census, chunk);
     }
@@ -276,9 +274,9 @@ void lin_census_trim(struct lin_census *census, struct lin_thread *self) {
     (void)self;
     struct lin_totals totals;
     lin_census_totals(census, &totals);
-    if (totals.records + SLACK_RECORDS >= (uint64_t)census->chunks_used * LIN_CHUNK)
+    if (totals.free_records <= SLACK_RECORDS)
         return;
-    uint64_t surplus = census->chunks_used - (totals.records + SLACK_RECORDS) / LIN_CHUNK;
+    uint64_t surplus = (totals.free_records - SLACK_RECORDS) / LIN_CHUNK;
     struct lin_chunk **chunks = lin_gate.host->alloc(census->chunks_max * sizeof *chunks);
     if (chunks == NULL)
         return;

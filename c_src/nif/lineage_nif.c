@@ -133,12 +133,11 @@ static bool get_options(ErlNifEnv *env, ERL_NIF_TERM map, struct lin_census_opti
 }
 
 /*
- * Whether a pid's term gives the place in the VM's table as on the VMs that we know: its number as it
- * stands (25), or dealt out so that neighbours lie 8 places apart (27, 29). Either way the low bits
- * of the term are one to one with the places, which is all that the census needs.
+ * Whether a pid's term gives the place in the VM's table as on the VMs that we know: its number as
+ * it stands (25), or dealt out so that neighbours lie 8 places apart (27, 29). Either way the low
+ * bits of the term are one to one with the places, which is all that the census needs.
  */
-static bool pid_layout_known(ErlNifEnv *env, uint64_t pid, uint32_t limit)
-{
+static bool pid_layout_known(ErlNifEnv *env, uint64_t pid, uint32_t limit) {
     ERL_NIF_TERM node;
     uint64_t id, serial;
     if (!lin_pid_number(env, pid, &node, &id, &serial))

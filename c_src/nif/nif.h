@@ -39,6 +39,7 @@
     X(extra)                                                                                       \
     X(flags)                                                                                       \
     X(foreign)                                                                                     \
+    X(free_records)                                                                                \
     X(gen)                                                                                         \
     X(generation)                                                                                  \
     X(getting_linked)                                                                              \

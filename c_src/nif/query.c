@@ -126,6 +126,7 @@ ERL_NIF_TERM info_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     KV(live, enif_make_uint64(env, totals.records));
     KV(silent_failures, enif_make_uint64(env, totals.silent));
     KV(unheard_unknown, enif_make_uint64(env, totals.unheard));
+    KV(free_records, enif_make_uint64(env, totals.free_records));
     KV(bytes, enif_make_uint64(env, totals.bytes));
     KV(peak_bytes, enif_make_uint64(env, totals.peak_bytes));
     KV(exits, census->exits_all ? am_all : am_suspects);
@@ -239,16 +240,15 @@ static ERL_NIF_TERM entry_map(ErlNifEnv *env, const struct lin_census *census,
     ERL_NIF_TERM keys[12], values[12];
     size_t n = 0;
     KV(pid, entry->pid);
-    KV(generation, enif_make_uint(env, lin_census_generation(census, now, entry)));
+    KV(generation, enif_make_uint(env, lin_census_generation(census, entry)));
     KV(parent, parent_term(env, entry->parent, entry->flags));
     KV(guardian, pid_term(entry->guardian));
     KV(initial_call, lin_mfa_term(env, census, entry->initial_call));
     KV(spawner, lin_mfa_term(env, census, entry->spawner));
     KV(site, lin_mfa_term(env, census, entry->site));
     KV(scope, enif_make_uint(env, entry->scope));
-    KV(age_ms, enif_make_uint64(env, (now.ns - census->opened.ns -
-                                      lin_clock_since_ns(census->opened, now, entry->birth)) /
-                                         1000000));
+    KV(age_ms,
+       enif_make_uint64(env, lin_clock_age_ns(census->opened, now, entry->birth) / 1000000));
     KV(flags, flags_term(env, entry->flags));
     return map_of(env, keys, values, n);
 }
@@ -304,10 +304,9 @@ ERL_NIF_TERM pids_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
 
 static ERL_NIF_TERM record_row(ErlNifEnv *env, const struct lin_census *census,
                                struct lin_clock_point now, const struct lin_entry *entry) {
-    uint64_t age_ns =
-        now.ns - census->opened.ns - lin_clock_since_ns(census->opened, now, entry->birth);
+    uint64_t age_ns = lin_clock_age_ns(census->opened, now, entry->birth);
     return enif_make_tuple7(
-        env, entry->pid, enif_make_uint(env, lin_census_generation(census, now, entry)),
+        env, entry->pid, enif_make_uint(env, lin_census_generation(census, entry)),
         parent_term(env, entry->parent, entry->flags), pid_term(entry->guardian),
         lin_mfa_term(env, census, entry->initial_call), flags_term(env, entry->flags),
         enif_make_uint64(env, age_ns / 1000000));
@@ -424,7 +423,7 @@ static ERL_NIF_TERM dead_map(ErlNifEnv *env, const struct lin_census *census,
     ERL_NIF_TERM keys[10], values[10];
     size_t n = 0;
     KV(pid, dead->pid);
-    KV(generation, enif_make_uint(env, lin_census_generation(census, now, &entry)));
+    KV(generation, enif_make_uint(env, lin_census_generation(census, &entry)));
     KV(parent, parent_term(env, dead->parent, dead->flags));
     KV(initial_call, lin_mfa_term(env, census, dead->initial_call));
     KV(spawner, lin_mfa_term(env, census, dead->spawner));

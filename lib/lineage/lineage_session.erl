@@ -8,7 +8,7 @@
 
 -behaviour(gen_server).
 
--export([start_link/0, attach/1, detach/0, yield/1, lookup/1, lookup/2, checked/1]).
+-export([start_link/0, attach/1, detach/0, yield/1, lookup/1, lookup/2, checked/1, check/0]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2, collect/4]).
 
 -record(st, {phase = idle :: idle | attaching | attached | yielded,
@@ -24,7 +24,6 @@
              yields = [] :: [reference()],
              watch :: lineage_watch:watch() | undefined,
              rates = [] :: [{integer(), non_neg_integer()}],   % {monotonic ms, births}, newest first
-             swept = {0, 0} :: {non_neg_integer(), non_neg_integer()},  % births, live at the last sweep
              checked_at = 0 :: integer(),
              fuse :: reference() | undefined,
              tick :: reference() | undefined}).
@@ -33,7 +32,8 @@
 -define(TICK_MS, 500).        % quiet
 -define(BUSY_TICK_MS, 100).   % while processes are being born, or a spawn rate is watched
 -define(CHECK_MS, 1000).
--define(SLACK, 65536).
+-define(GHOSTS, 65536).      % records of the dead that may stay beside as many as are live
+-define(FREE, 49152).        % free records: 3 MiB
 
 -spec start_link() -> {ok, pid()} | {error, term()}.
 start_link() ->
@@ -128,6 +128,12 @@ row(Key) ->
 checked(Count) ->
     gen_server:call(?MODULE, {checked, Count}, infinity).
 
+%% @doc Looks after the hook at once, as the session does each second by itself: whether another tool
+%% has taken it, and whether anything was born unseen. Returns when what can be mended is mended.
+-spec check() -> ok.
+check() ->
+    gen_server:call(?MODULE, check, infinity).
+
 %% The server
 
 -spec init([]) -> {ok, #st{}}.
@@ -167,6 +173,10 @@ handle_call(yield, {Pid, _}, #st{phase = Phase} = St) when Phase =:= attached; P
     end;
 handle_call(yield, _From, St) ->
     {reply, {error, {not_attached, row(ended)}}, St};
+handle_call(check, _From, #st{phase = attached, watch = Watch} = St) ->
+    {reply, ok, check(mark(St#st{watch = lineage_watch:due(Watch)}))};
+handle_call(check, _From, St) ->
+    {reply, ok, St};
 handle_call({resume, Yield}, _From, St) ->
     demonitor(Yield, [flush]),
     {reply, ok, resume(Yield, St)};
@@ -310,9 +320,9 @@ attached(Result, #st{options = Options, hook = Hook, started = Started, caller =
     Since = erlang:system_time(millisecond),
     rows([{phase, attached}, {options, Options}, {since, Since}, {orphans_checked, undefined},
           {blind_ms, 0}, {blind_from, undefined}, {notes, Notes}, {ended, undefined}]),
-    #{births := Births, live := Live} = lineage_nif:info(),
+    #{births := Births} = lineage_nif:info(),
     St2 = St1#st{phase = attached, fuse = Fuse, result = Result, caller = undefined,
-                 rates = [{now_ms(), Births}], swept = {Births, Live}, checked_at = now_ms(),
+                 rates = [{now_ms(), Births}], checked_at = now_ms(),
                  watch = lineage_watch:new(Hook, Options, St1#st.rules)},
     Alias ! {Alias, reply, {ok, described(St2, Since, Took, Notes)}},
     schedule(?TICK_MS, St2).
@@ -347,8 +357,9 @@ mark(#st{rules = Rules, names = Names} = St) ->
 
 blow(Cause, St) ->
     Sentence = lineage_error:sentence(Cause),
+    Idle = undo(lineage_error:tagged(detached_meanwhile), Sentence, St),
     logger:notice("Lineage has detached by itself, because ~ts.", [Sentence]),
-    undo(lineage_error:tagged(detached_meanwhile), Sentence, St).
+    Idle.
 
 %% From any phase to idle, leaving nothing behind. `Reply' is for a caller who still waits for attach.
 undo(Reply, Ended, #st{hook = Hook, collector = Collector, caller = Alias, yields = Yields}) ->
@@ -418,9 +429,9 @@ rearm_monitors(_) ->
 tick(#st{phase = attached} = St) ->
     #{births := Births} = Info = lineage_nif:info(),
     Now = now_ms(),
-    St1 = sweep(Info, St),
-    [{_, Last} | _] = St1#st.rates,
-    St2 = St1#st{rates = window(Now, [{Now, Births} | St1#st.rates])},
+    _ = sweep(Info),
+    [{_, Last} | _] = St#st.rates,
+    St2 = St#st{rates = window(Now, [{Now, Births} | St#st.rates])},
     case over_rate(St2) of
         false ->
             St3 = case Now - St2#st.checked_at >= ?CHECK_MS of
@@ -435,13 +446,14 @@ tick(#st{phase = attached} = St) ->
 tick(St) ->
     schedule(?TICK_MS, St).
 
-%% Shed processes die unseen. Their records are bounded by the live count and a slack.
-sweep(#{births := Births}, #st{swept = {Before, Live}} = St) when Births - Before > Live + ?SLACK ->
-    lineage_nif:sweep(),
-    #{live := Live1} = lineage_nif:info(),
-    St#st{swept = {Births, Live1}};
-sweep(_Info, St) ->
-    St.
+%% Shed processes die unseen: their records are bounded by the live count and a slack. What a peak left
+%% behind is given back.
+sweep(#{live := Records, free_records := Free}) ->
+    Live = erlang:system_info(process_count),
+    case Records > 2 * Live + ?GHOSTS orelse Free > ?FREE of
+        true -> lineage_nif:sweep();
+        false -> 0
+    end.
 
 %% One sample that is a second old or older is kept: the rate is over at least a second.
 window(Now, Samples) ->
