@@ -138,8 +138,17 @@ merge(#{seeded := S1, flagged := F1, held := H1, big := B1, deferred := D1},
          held := maps:fold(fun(K, V, M) -> M#{K => V + maps:get(K, M, 0)} end, H2, H1)}.
 
 numbered(Fun, Acc, Note, Batch) ->
-    {_, Acc1} = lists:foldl(fun(P, {N, A}) -> Note(N), {N + 1, Fun(P, A)} end, {1, Acc}, Batch),
+    {_, Acc1} = lists:foldl(fun(P, {N, A}) ->
+                                    Note(N),
+                                    breathe(N),
+                                    {N + 1, Fun(P, A)}
+                            end, {1, Acc}, Batch),
     Acc1.
+
+%% Setting a flag takes microseconds and counts as one reduction: without this, a turn of 4,000
+%% reductions could hold a scheduler for longer than 10 ms.
+breathe(N) when N rem 50 =:= 0 -> erlang:yield();
+breathe(_) -> true.
 
 %% First walk: a row {Pid, Children, Mentions} for each parent and each process with a name (a
 %% Registry partition has links, a name and no children).

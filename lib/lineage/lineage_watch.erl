@@ -7,7 +7,7 @@
 %% comparison of `processes()' with the census finds.
 -module(lineage_watch).
 
--export([new/3, check/1, blind/1, told/1, forget/1, hook/1]).
+-export([new/3, check/1, due/1, blind/1, told/1, forget/1, hook/1]).
 
 -export_type([watch/0]).
 
@@ -35,6 +35,11 @@ new(Hook, #{exits := Exits}, Rules) ->
 
 -spec hook(watch()) -> lineage_hook:hook().
 hook(#watch{hook = Hook}) -> Hook.
+
+%% @doc Compare at the next check, however short ago the last comparison was.
+-spec due(watch()) -> watch().
+due(Watch) ->
+    Watch#watch{compare_due = now_ms()}.
 
 %% @doc The flags are being given up on purpose.
 -spec blind(watch()) -> watch().
