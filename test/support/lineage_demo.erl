@@ -2,22 +2,24 @@
 %% one of each kind, half of them there before Lineage attaches and half started under its eyes. Then what
 %% Lineage tells about them. Run by `make demo'; no part of the product.
 -module(lineage_demo).
+-behaviour(application).
 -behaviour(supervisor).
 
 -export([main/0]).
--export([init/1, start_worker/2, worker/2, forever/0, fail/0]).
+-export([start/2, stop/1, init/1, start_worker/2, worker/2, forever/0, fail/0]).
 
 -spec main() -> no_return().
 main() ->
     logger:set_primary_config(level, none), %% what fails below fails on purpose
     lists:foreach(fun(App) -> {ok, _} = application:ensure_all_started(App) end,
                   [sasl, ssl, inets, runtime_tools]),
-    {ok, Shop} = start_shop(),
+    ok = start_shop(),
     detached(whereis(shop_cart)),
     abandoned(),
     unsupervised_tree(),
-    say("A node with sasl, ssl, inets, runtime_tools and a small shop. lineage:attach():"),
-    {ok, Info} = lineage:attach(),
+    say("A node with sasl, ssl, inets, runtime_tools and a small shop. "
+        "lineage:attach(#{monitors => exact}):"),
+    {ok, Info} = lineage:attach(#{monitors => exact}),
     io:format("  ~b processes were there already, read in ~b ms~n",
               [maps:get(existing, Info), maps:get(took_ms, Info)]),
     [io:format("  ~ts~n", [Note]) || Note <- maps:get(notes, Info)],
@@ -33,7 +35,6 @@ main() ->
     show("The counts: lineage:print(lineage:summary())", fun lineage:summary/0),
     ok = lineage:detach(),
     stop_peer(Peer),
-    exit(Shop, shutdown),
     halt().
 
 say(Line) ->
@@ -46,11 +47,17 @@ show(Title, Query) ->
 
 %% --- the shop: a real tree -------------------------------------------------------------------------
 
-%% Under kernel's own safe supervisor, as a boot script's application would hang under its master.
 start_shop() ->
-    supervisor:start_child(kernel_safe_sup,
-                           #{id => shop, type => supervisor, restart => temporary,
-                             start => {supervisor, start_link, [{local, shop}, ?MODULE, tree]}}).
+    ok = application:load({application, shop, [{vsn, "1"}, {modules, [?MODULE]}, {registered, []},
+                                               {applications, [kernel, stdlib]},
+                                               {mod, {?MODULE, []}}]}),
+    application:start(shop).
+
+start(_Type, []) ->
+    supervisor:start_link({local, shop_sup}, ?MODULE, tree).
+
+stop(_State) ->
+    ok.
 
 init(stray) ->
     {ok, {#{strategy => one_for_one},
