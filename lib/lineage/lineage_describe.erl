@@ -133,15 +133,15 @@ plumbing(_, _) -> false.
 mfa(undefined) ->
     <<"?">>;
 mfa({M, F, A}) when is_atom(M), is_atom(F), is_integer(A) ->
-    Module = case atom_to_binary(M) of
-                 <<"Elixir.", Name/binary>> -> Name;
-                 Name -> Name
-             end,
-    Separator = case atom_to_binary(M) of
-                    <<"Elixir.", _/binary>> -> <<".">>;
-                    _ -> <<":">>
-                end,
-    <<Module/binary, Separator/binary, (atom_to_binary(F))/binary, $/, (integer_to_binary(A))/binary>>;
+    {Module, Separator} = case atom_to_binary(M) of
+                              <<"Elixir.", Name/binary>> -> {Name, $.};
+                              Name -> {Name, $:}
+                          end,
+    %% The compiler's name of a fun says where it was written: `-f/1-fun-0-'.
+    case re:run(atom_to_binary(F), "^-(.+/[0-9]+)-(?:fun|anonymous)[-.].*-$", [{capture, all_but_first, binary}]) of
+        {match, [Within]} -> <<"fun in ", Module/binary, Separator, Within/binary>>;
+        nomatch -> <<Module/binary, Separator, (atom_to_binary(F))/binary, $/, (integer_to_binary(A))/binary>>
+    end;
 mfa(Other) ->
     unicode:characters_to_binary(io_lib:format("~0tP", [Other, 6])).
 

@@ -340,18 +340,25 @@ fold([Word | Rest], Width, Line) ->
         false -> [Line | fold(Rest, Width, Word)]
     end.
 
-line(Parts, #{columns := Columns, colour := Colour} = O) ->
-    line(Parts, Columns, Colour, O).
+%% No blanks at the end of a line.
+line(Parts, #{columns := Columns} = O) ->
+    line(trim(lists:reverse(Parts)), Columns, O).
 
-line([], _Left, _Colour, _O) ->
+trim([]) ->
     [];
-line([{Style, Text} | Rest], Left, Colour, O) ->
-    %% No blanks at the end of a line.
-    Trimmed = case Rest of [] -> string:trim(Text, trailing); _ -> Text end,
-    Length = string:length(Trimmed),
+trim([{Style, Text} | Before]) ->
+    case string:trim(Text, trailing) of
+        <<>> -> trim(Before);
+        Trimmed -> lists:reverse(Before, [{Style, Trimmed}])
+    end.
+
+line([], _Left, _O) ->
+    [];
+line([{Style, Text} | Rest], Left, #{colour := Colour} = O) ->
+    Length = string:length(Text),
     case Length =< Left of
-        true -> [paint(Style, Trimmed, Colour) | line(Rest, Left - Length, Colour, O)];
-        false -> [paint(Style, cut(Trimmed, Left, O), Colour)]
+        true -> [paint(Style, Text, Colour) | line(Rest, Left - Length, O)];
+        false -> [paint(Style, cut(Text, Left, O), Colour)]
     end.
 
 paint(_Style, <<>>, _Colour) -> <<>>;
