@@ -116,7 +116,7 @@ defmodule LineageTest do
 
     assert Lineage.why(inspect(child)) |> Map.fetch!(:pid) == child
     assert {:error, {:unknown_pid, _sentence}} = Lineage.why(:nobody_has_this_name)
-    kill(child)
+    :ok = DynamicSupervisor.terminate_child(supervisor, child)
     assert {:error, {:dead_pid, _sentence}} = Lineage.why(child)
   end
 
@@ -137,12 +137,16 @@ defmodule LineageTest do
 
   test "what is new since a summary and since a snapshot" do
     path = Path.join(Lineage.User.tmp_dir("snapshot"), "before.json")
+    assert Lineage.orphans() == []
     summary = Lineage.summary()
     assert Lineage.save(path) == :ok
     loose = spawn(idle()) |> await_up() |> kill_on_exit()
+    assert [_loose] = Lineage.orphans()
 
-    assert Lineage.diff(summary) |> mentions?(loose)
-    assert Lineage.diff(path) |> mentions?(loose)
+    assert %{same_session: true, counters: counters} = Lineage.diff(summary)
+    assert {:orphans_checked, 0, 1} in counters
+
+    assert %{new_orphans: [%{pid: ^loose, kind: :detached}]} = Lineage.diff(path)
   end
 
   test "everything that is returned can be printed" do
@@ -155,12 +159,38 @@ defmodule LineageTest do
           Lineage.recent(5),
           Lineage.why(self()),
           Lineage.tree(),
+          Lineage.tree(:kernel),
+          Lineage.tree(depth: 2),
           Lineage.diff(summary)
         ] do
       printed = ExUnit.CaptureIO.capture_io(fn -> assert Lineage.print(report) == :ok end)
       assert printed != ""
       refute printed =~ "\e["
     end
+  end
+
+  test "a row in iex is a line, and holds all that Erlang returned" do
+    loose = spawn(idle()) |> await_up() |> kill_on_exit()
+    task = Task.async(idle())
+    await_up(task.pid)
+
+    [row] = :lineage.orphans()
+    [orphan] = Lineage.orphans()
+    assert Map.keys(row) == orphan |> Map.from_struct() |> Map.keys()
+
+    assert inspect(orphan) =~
+             ~r/^#Lineage.Orphan<#PID<[\d.]+> detached, .*spawned by #{inspect(self())}>$/
+
+    for pid <- [loose, task.pid] do
+      assert Map.keys(:lineage.why(pid)) -- Map.keys(Lineage.why(pid)) == []
+    end
+
+    assert inspect(Lineage.why(loose)) =~
+             "orphan (detached), stopped by nobody, restarted by nobody"
+
+    assert inspect(Lineage.why(task.pid)) =~ "tethered, stopped by #{inspect(self())} (link)"
+    send(task.pid, :stop)
+    Task.await(task)
   end
 
   test "yield gives the tracer away and takes it back" do
@@ -176,6 +206,4 @@ defmodule LineageTest do
   catch
     :error, reason -> Exception.normalize(:error, reason, __STACKTRACE__)
   end
-
-  defp mentions?(diff, pid), do: inspect(diff, limit: :infinity) =~ inspect(pid)
 end

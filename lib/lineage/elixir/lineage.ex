@@ -13,7 +13,8 @@ defmodule Lineage do
       iex> Lineage.detach()
 
   Queries return data; `print/1` shows it to people. Every function here is the function of the same
-  name in the Erlang module `:lineage`, with options as keywords instead of a map.
+  name in the Erlang module `:lineage`, with options as keywords instead of a map, and rows as structs
+  that iex shows in a line each: `Lineage.Orphan` and `Lineage.Why`.
 
   A query without a session raises an `ErlangError` that says to call `attach/1` first.
   """
@@ -117,7 +118,7 @@ defmodule Lineage do
       iex> Lineage.yield(fn -> MyTracing.run(5_000) end)
 
   """
-  @spec yield((() -> result)) :: result when result: term
+  @spec yield(function) :: term
   defdelegate yield(fun), to: :lineage
 
   @doc """
@@ -151,9 +152,7 @@ defmodule Lineage do
   @doc """
   The orphans: live processes that no path of links joins to a supervision tree or a host.
 
-  Each is a map with at least `:pid`, `:generation`, `:kind`, `:parent`, `:guardian`, `:initial_call`,
-  `:site`, `:label`, `:age_ms` and `:monitored`. Every one was checked against the live process, so
-  none is a false alarm. The kinds, the first that fits:
+  Each is a `Lineage.Orphan`, and was checked against the live process. The kinds, the first that fits:
 
     * `:foreign` - spawned from another node
     * `:escaped` - was supervised or tethered, then unlinked; or a supervisor lists it without a link
@@ -175,8 +174,10 @@ defmodule Lineage do
       iex> Lineage.orphans(kind: :escaped, ignore: [{Task.Supervised, :noreply, :_}])
 
   """
-  @spec orphans([orphans_option]) :: [map]
-  def orphans(options \\ []), do: :lineage.orphans(Map.new(options))
+  @spec orphans([orphans_option]) :: [Lineage.Orphan.t()]
+  def orphans(options \\ []) do
+    for orphan <- :lineage.orphans(Map.new(options)), do: struct(Lineage.Orphan, orphan)
+  end
 
   @doc """
   The last dead processes that had no link, newest first: at most `count` of them, and at most 1,000.
@@ -204,8 +205,10 @@ defmodule Lineage do
       iex> Lineage.print(Lineage.why("0.123.0"))
 
   """
-  @spec why(name) :: map | {:error, {atom, String.t()}}
-  defdelegate why(name), to: :lineage
+  @spec why(name) :: Lineage.Why.t() | {:error, {atom, String.t()}}
+  def why(name) do
+    with %{} = why <- :lineage.why(name), do: struct(Lineage.Why, why)
+  end
 
   @doc """
   The forest of this node as data: applications, their supervisors, what hangs below them, and the
@@ -216,14 +219,28 @@ defmodule Lineage do
       iex> Lineage.print(Lineage.tree())
 
   """
-  @spec tree() :: term
+  @spec tree() :: map
   defdelegate tree(), to: :lineage
 
   @doc """
-  Like `tree/0`, for one application, process or set of options; see `:lineage.tree/1`.
+  The same with options, or only what hangs below one application or process.
+
+  ## Options
+
+    * `:depth` - how many levels are shown (12)
+    * `:width` - how many siblings with the same initial call are shown before the rest is counted (5)
+    * `:max` - how many processes are shown at most (2,000)
+
+  ## Examples
+
+      iex> Lineage.print(Lineage.tree(:my_app))
+      iex> Lineage.print(Lineage.tree(MyApp.Supervisor))
+      iex> Lineage.print(Lineage.tree(depth: 3))
+
   """
-  @spec tree(term) :: term
-  defdelegate tree(root), to: :lineage
+  @spec tree(name | [{atom, term}]) :: map | {:error, {atom, String.t()}}
+  def tree([{_key, _value} | _] = options), do: :lineage.tree(Map.new(options))
+  def tree(root), do: :lineage.tree(root)
 
   @doc """
   What is new since `earlier`: an earlier `summary/0`, or the path of a snapshot by `save/1`.
@@ -235,7 +252,7 @@ defmodule Lineage do
       iex> Lineage.print(Lineage.diff(before))
 
   """
-  @spec diff(term) :: term
+  @spec diff(map | Path.t()) :: map | {:error, {atom, String.t()}}
   defdelegate diff(earlier), to: :lineage
 
   @doc """
@@ -261,5 +278,12 @@ defmodule Lineage do
 
   """
   @spec print(term) :: :ok
-  defdelegate print(report), to: :lineage
+  def print(report), do: :lineage.print(plain(report))
+
+  # The maps that Erlang returned.
+  defp plain([%Lineage.Orphan{} | _] = orphans), do: Enum.map(orphans, &plain/1)
+  defp plain(%Lineage.Orphan{} = orphan), do: Map.from_struct(orphan)
+  defp plain(%Lineage.Why{kind: nil} = why), do: why |> Map.from_struct() |> Map.delete(:kind)
+  defp plain(%Lineage.Why{} = why), do: Map.from_struct(why)
+  defp plain(report), do: report
 end
