@@ -20,8 +20,9 @@
 %% <li>`{frame, {M, F, A}}': a closure (its initial call is `erlang:apply/2', which says nothing) that
 %%   has this function on its stack. Only functions in which the process waits, and which never call
 %%   into a user's own spawned process: a stack shows 8 frames, unless the node says otherwise.</li>
-%% <li>`{child, {frame, {M, F, A}}}': a closure whose parent has it on its stack: a test process is deep
-%%   in its test's own functions, but its runner waits for it.</li>
+%% <li>`{child, {frame, {M, F, A}}}' and `{child, {registered, Name}}': a closure whose parent has it on
+%%   its stack, or that name: a test process is deep in its test's own functions, but its runner waits
+%%   for it.</li>
 %% </ul>
 %%
 %% The first two are known at birth or when seeded. The others are asked of a live process, by
@@ -42,7 +43,7 @@
     | {registered, atom()}
     | {alone, pattern()}
     | {frame, pattern()}
-    | {child, {frame, pattern()}}.
+    | {child, {frame, pattern()} | {registered, atom()}}.
 -type entry() :: {match(), Reason :: binary()}.
 
 %% @doc The VM's own and kernel's own: nothing supervises them, and nothing should.
@@ -54,7 +55,6 @@ vm() ->
     [
         {{erl_init, start, 2}, <<"init: the node's first process; all else starts below it">>},
         {{otp_ring0, start, 2}, <<"init, as releases before 24 name it">>},
-        {{registered, init}, <<"init: the node stops when it does">>},
         {{registered, erl_prim_loader},
             <<"loads code before the code server runs; init is linked to it">>},
         {{registered, application_controller},
@@ -72,19 +72,22 @@ vm() ->
     ].
 
 kernel() ->
+    CpuSup =
+        <<"os_mon's measuring process and its port's have only each other; cpu_sup ends them with itself">>,
     [
         {{frame, {rpc, nodes_observer_loop, 1}},
             <<"rex's observer of other nodes: it monitors rex, and stops with it">>},
-        {{registered, rex_proxy_user}, <<"output of calls from other nodes; started once, by rex">>},
         {{net_kernel, passive_connect_monitor, 2},
             <<"waits for another node to connect, then answers and ends">>},
+        {{child, {registered, code_server}},
+            <<"runs a module's on_load: the code server monitors it">>},
         {{frame, {global, timer, 2}}, <<"a timer of global's: sends one message and ends">>},
         {{frame, {global, resolver, 2}},
             <<"resolves names while two nodes connect; monitors, and stops with the connection">>},
-        {{frame, {elixir_code_server, '_', '_'}},
+        {{child, {registered, elixir_code_server}},
             <<"Elixir's code server purges what was compiled in a process that then ends">>},
-        {{frame, {cpu_sup, measurement_server_loop, 1}},
-            <<"os_mon's measuring process and its port's are linked only to each other; cpu_sup ends them when it ends">>},
+        {{frame, {cpu_sup, measurement_server_init, 0}}, CpuSup},
+        {{frame, {cpu_sup, measurement_server_loop, 1}}, CpuSup},
         {{beam_lib, init, 1},
             <<"the server of beam_lib's crypto keys: started by its first user, for the node">>}
     ].
@@ -110,26 +113,23 @@ hosts() ->
     shells() ++ erlang_tests() ++ elixir_tests() ++ calls().
 
 shells() ->
+    Compiles = <<"compiles one file; the compiler monitors it and waits">>,
     [
-        {{frame, {shell, shell_rep, '_'}},
+        {{frame, {shell, server_loop, '_'}},
             <<"an erl shell: of a remote one, only a group leader on another node is linked">>},
-        {{frame, {shell, get_command1, '_'}},
-            <<"an erl shell that waits for its next line">>},
-        {{frame, {shell, server_loop, '_'}}, <<"an erl shell">>},
         {{frame, {'Elixir.IEx.Server', '_', '_'}},
             <<"an iex shell, or its reader; of a remote one only the other node's group is linked">>},
         {{'Elixir.IEx.Evaluator', init, '_'},
             <<"evaluates what is typed in iex; monitors its shell and ends with it">>},
         {{child, {frame, {'Elixir.Kernel.CLI', exec_fun, '_'}}},
             <<"runs what the command line of elixir or mix says; init waits for it">>},
-        {{child, {frame, {'Elixir.Kernel.ParallelCompiler', '_', '_'}}},
-            <<"compiles one file; the compiler monitors it and waits">>}
+        {{child, {frame, {'Elixir.Kernel.ParallelCompiler', wait_for_messages, '_'}}}, Compiles},
+        {{child, {frame, {'Elixir.Kernel.ParallelCompiler', spawn_workers, '_'}}}, Compiles}
     ].
 
 erlang_tests() ->
     [
         {{registered, eunit_server}, <<"EUnit's server: started by the first run, for the node">>},
-        {{frame, {eunit_server, main, 1}}, <<"EUnit's server">>},
         {{frame, {eunit_listener, '_', '_'}},
             <<"EUnit's listener: tells the results of a run and ends with it">>},
         {{frame, {eunit_serial, '_', '_'}},
@@ -147,19 +147,20 @@ erlang_tests() ->
     ].
 
 elixir_tests() ->
+    Test = <<"a test or setup_all process: its module's process monitors it">>,
     Runner = fun(F) -> {child, {frame, {'Elixir.ExUnit.Runner', F, '_'}}} end,
     [
         {{frame, {'Elixir.ExUnit.Runner', run_module, '_'}},
             <<"ExUnit's process of one test module: the runner monitors it">>},
-        {{frame, {'Elixir.ExUnit.Runner', '-run_setup_all/2-fun-0-', '_'}},
-            <<"ExUnit's process of setup_all, kept until the module's tests are done">>},
+        {{'Elixir.ExUnit.CaptureLog', init_proxy, '_'},
+            <<"collects what is logged for a test; monitors the test and ends with it">>},
         {{'Elixir.ExUnit.OnExitHandler', on_exit_runner_loop, 0},
             <<"runs on_exit after its test; the module's process monitors it">>},
-        {Runner(run_module), <<"a test, setup_all or on_exit process: its module's process monitors it">>},
-        {Runner(run_tests), <<"a test process: its module's process monitors it">>},
-        {Runner(run_test), <<"a test process: its module's process monitors it">>},
-        {Runner(spawn_test), <<"a test process: its module's process monitors it">>},
-        {Runner(receive_test_reply), <<"a test process: its module's process monitors it">>}
+        {Runner(run_module), Test},
+        {Runner(run_tests), Test},
+        {Runner(run_test), Test},
+        {Runner(spawn_test), Test},
+        {Runner(receive_test_reply), Test}
     ].
 
 calls() ->
@@ -169,10 +170,9 @@ calls() ->
         {{erpc, execute_cast, '_'}, <<"a cast that another node or process asked for by erpc or rpc">>},
         {{alone, {peer, init, 1}},
             <<"the origin's process of a peer node: it stops the peer when it ends">>},
-        {{frame, {peer, '_', '_'}},
+        {{frame, {peer, io_server_loop, '_'}},
             <<"a peer node's own end of its connection: it stops the node when that closes">>},
-        {{child, {frame, {peer, io_server_loop, '_'}}}, <<"a call from the origin of a peer node">>},
-        {{child, {frame, {peer, tcp_server_loop, '_'}}}, <<"a call from the origin of a peer node">>}
+        {{child, {frame, {peer, io_server_loop, '_'}}}, <<"a call from the origin of a peer node">>}
     ].
 
 %% @doc Their links to others are bookkeeping: such a link stops nobody who was not told to expect it,
@@ -231,18 +231,19 @@ recognise(Pid, Deadline) ->
 recognise_many(Pids, Deadline) ->
     Items = [initial_call, registered_name, parent, links, otp, current_stacktrace],
     Answers = lineage_proc:info_many(Pids, Items, Deadline),
-    Parents = lists:usort([Parent || {_, #{initial_call := ?CLOSURE, parent := Parent}} <- Answers,
-                                     is_pid(Parent), node(Parent) =:= node()]),
-    Stacks = maps:from_list(
-               [{Parent, Stack}
-                || {Parent, #{current_stacktrace := Stack}}
-                       <- lineage_proc:info_many(Parents, [current_stacktrace], Deadline)]),
+    Wanted = lists:usort([Parent || {_, #{initial_call := ?CLOSURE, parent := Parent}} <- Answers,
+                                    is_pid(Parent), node(Parent) =:= node()]),
+    Parents = maps:from_list(
+                lineage_proc:info_many(Wanted, [registered_name, current_stacktrace], Deadline)),
     Lists = [{runtime, runtime()}, {host, hosts()}],
-    [{Pid, recognise(Answer, Stacks, Lists)} || {Pid, Answer} <- Answers].
+    [{Pid, recognise(Answer, Parents, Lists)} || {Pid, Answer} <- Answers].
 
-recognise(#{} = Facts, Stacks, Lists) ->
-    first(Facts, maps:get(maps:get(parent, Facts, undefined), Stacks, []), Lists);
-recognise(Other, _Stacks, _Lists) ->
+recognise(#{} = Facts, Parents, Lists) ->
+    case maps:get(maps:get(parent, Facts, undefined), Parents, unknown) of
+        #{} = Parent -> first(Facts, Parent, Lists);
+        _ -> first(Facts, #{registered_name => [], current_stacktrace => []}, Lists)
+    end;
+recognise(Other, _Parents, _Lists) ->
     Other.
 
 %% @doc Recognises hosts and the runtime's own among the candidates of a verdict and marks them in the
@@ -252,25 +253,27 @@ mark(Candidates, Deadline) ->
     length([Pid || {Pid, {Class, _Reason}} <- recognise_many(Candidates, Deadline),
                    lineage_nif:mark(Pid, Class) =:= ok]).
 
-first(_Facts, _ParentStack, []) ->
+first(_Facts, _Parent, []) ->
     undefined;
-first(Facts, ParentStack, [{Class, Entries} | Lists]) ->
-    case lists:search(fun({Match, _}) -> is_match(Match, Facts, ParentStack) end, Entries) of
+first(Facts, Parent, [{Class, Entries} | Lists]) ->
+    case lists:search(fun({Match, _}) -> is_match(Match, Facts, Parent) end, Entries) of
         {value, {_, Reason}} -> {Class, Reason};
-        false -> first(Facts, ParentStack, Lists)
+        false -> first(Facts, Parent, Lists)
     end.
 
-is_match({registered, Name}, #{registered_name := Registered}, _ParentStack) ->
+is_match({registered, Name}, #{registered_name := Registered}, _Parent) ->
     Name =:= Registered;
-is_match({frame, Pattern}, #{initial_call := ?CLOSURE} = Facts, _ParentStack) ->
+is_match({frame, Pattern}, #{initial_call := ?CLOSURE} = Facts, _Parent) ->
     on_stack(Pattern, maps:get(current_stacktrace, Facts));
-is_match({child, {frame, Pattern}}, #{initial_call := ?CLOSURE}, ParentStack) ->
-    on_stack(Pattern, ParentStack);
-is_match({alone, Pattern}, #{links := Links} = Facts, _ParentStack) ->
+is_match({child, {frame, Pattern}}, #{initial_call := ?CLOSURE}, Parent) ->
+    on_stack(Pattern, maps:get(current_stacktrace, Parent));
+is_match({child, {registered, Name}}, #{initial_call := ?CLOSURE}, Parent) ->
+    Name =:= maps:get(registered_name, Parent);
+is_match({alone, Pattern}, #{links := Links} = Facts, _Parent) ->
     is_call(Pattern, initial_call(Facts)) andalso not lists:any(fun erlang:is_pid/1, Links);
-is_match({_, _, _} = Pattern, Facts, _ParentStack) ->
+is_match({_, _, _} = Pattern, Facts, _Parent) ->
     is_call(Pattern, initial_call(Facts));
-is_match(_Match, _Facts, _ParentStack) ->
+is_match(_Match, _Facts, _Parent) ->
     false.
 
 initial_call(#{otp := #{initial_call := Call}}) -> Call;
