@@ -181,13 +181,23 @@ ERL_NIF_TERM unmark_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
 static bool get_classes(ErlNifEnv *env, ERL_NIF_TERM list, uint32_t *flags) {
     ERL_NIF_TERM head;
     uint32_t class;
-    *flags = 0;
     for (int i = 0; i < 16 && enif_get_list_cell(env, list, &head, &list); i++) {
         if (!class_of(head, &class))
             return false;
         *flags |= class;
     }
     return enif_is_empty_list(env, list);
+}
+
+/* A parent may be of another node: an rpc's, for one. */
+static bool get_parent(ErlNifEnv *env, ERL_NIF_TERM term, struct lin_birth *birth) {
+    if (local_pid_or_none(env, term, &birth->parent))
+        return true;
+    if (!enif_is_pid(env, term))
+        return false;
+    birth->parent = lin_foreign_pack(env, term);
+    birth->flags |= LIN_F_FOREIGN;
+    return true;
 }
 
 /* seed(Pid, Parent, Guardian, {M, F, A}, Classes) */
@@ -198,10 +208,10 @@ ERL_NIF_TERM seed_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     uint32_t arity;
     const ERL_NIF_TERM *mfa;
     int size;
-    if (!local_pid(env, argv[0], &birth.pid) || !local_pid_or_none(env, argv[1], &birth.parent) ||
-        !local_pid_or_none(env, argv[2], &guardian) || !enif_get_tuple(env, argv[3], &size, &mfa) ||
-        size != 3 || !get_mfa(env, mfa, &arity) || arity == LIN_ARITY_ANY ||
-        !get_classes(env, argv[4], &birth.flags))
+    if (!local_pid(env, argv[0], &birth.pid) || !local_pid_or_none(env, argv[2], &guardian) ||
+        !enif_get_tuple(env, argv[3], &size, &mfa) || size != 3 || !get_mfa(env, mfa, &arity) ||
+        arity == LIN_ARITY_ANY || !get_classes(env, argv[4], &birth.flags) ||
+        !get_parent(env, argv[1], &birth))
         return enif_make_badarg(env);
     struct lin_thread *self;
     struct lin_census *census = enter(&self);
