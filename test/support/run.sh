@@ -122,8 +122,8 @@ closing_lines() {
         /Running Common Test suites/ { runner = "Common Test" }
         /\[====\] Synthesis:/ {
             sub(/.*\[====\]/, "[====]")
-            told("Criterion", number_after($0, "Passing:"),
-                 number_after($0, "Failing:") + number_after($0, "Crashing:"), $0)
+            ok = number_after($0, "Passing:")
+            told("Criterion", ok, number_after($0, "Tested:") - ok, $0)
         }
         /^ *Test passed\.$/ { told(runner, 1, 0, $0) }
         /^ *(All )?[0-9]+ tests passed\.$/ { match($0, /[0-9]+/); told(runner, substr($0, RSTART, RLENGTH), 0, $0) }
