@@ -37,6 +37,7 @@ int lin_census_create(const struct lin_census_options *options, struct lin_censu
         return -ENOMEM;
     memset(census, 0, sizeof *census);
     census->session = options->session;
+    census->state = options->state;
     census->exits_all = options->exits_all;
     census->limit = limit;
     census->limit_log2 = log2_of(limit);
@@ -183,14 +184,20 @@ static void fill(struct lin_census *census, struct lin_record *record,
     uint32_t flags = birth->flags | lin_mfa_class(census->mfas, birth->initial_call);
     struct lin_record *parent =
         (flags & LIN_F_FOREIGN) != 0 || birth->parent == 0 ? NULL : peek(census, birth->parent);
+    uint32_t scope = parent == NULL ? 0 : GET(parent->scope);
+    uint32_t spawner = parent == NULL ? 0 : GET(parent->initial_call);
+    struct lin_entry still;
+    /* A birth's parent is running in this thread; that of a seed may die and its record go on. */
+    if ((flags & LIN_F_SEEDED) != 0 && parent != NULL)
+        spawner = lin_census_read(census, birth->parent, &still) ? still.initial_call : 0;
     write_begin(record);
     SET(record->flags, flags);
     SET(record->parent, birth->parent);
     SET(record->guardian, guardian);
     SET(record->site, birth->initial_call);
     SET(record->initial_call, birth->initial_call);
-    SET(record->scope, parent == NULL ? 0 : GET(parent->scope));
-    SET(record->spawner, parent == NULL ? 0 : GET(parent->initial_call));
+    SET(record->scope, scope);
+    SET(record->spawner, spawner);
     SET(record->birth, ticks);
     SET(record->no, 0);
     SET(record->confirmed, (uint16_t)GET(census->epoch));
@@ -356,7 +363,8 @@ void lin_census_link(struct lin_census *census, uint64_t pid, uint64_t peer) {
     flags |= LIN_F_LINKED;
     if (peer == 0) {
         flags |= LIN_F_REMOTE_LINK;
-    } else if (birth_link || ((flags & LIN_F_BIRTH_LINK) == 0 && may_hold(census, pid, flags, peer))) {
+    } else if (birth_link ||
+               ((flags & LIN_F_BIRTH_LINK) == 0 && may_hold(census, pid, flags, peer))) {
         guardian = peer;
         flags = (flags & ~LIN_F_ESCAPED) | (birth_link ? LIN_F_BIRTH_LINK : 0);
     }

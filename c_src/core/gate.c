@@ -84,7 +84,7 @@ struct lin_thread *lin_thread_make(void) {
 void lin_gate_enter_slow(struct lin_thread *self) {
     unsigned turns = 0;
     do {
-        atomic_store_explicit(&self->busy, 0, memory_order_release);
+        lin_gate_leave(self);
         while (atomic_load_explicit(&lin_gate.paused, memory_order_acquire) != 0)
             relax(&turns);
         lin_gate_mark(self);
@@ -107,7 +107,9 @@ bool lin_gate_quiesce(uint32_t max_us) {
     for (; thread != NULL; thread = thread->next) {
         unsigned turns = 0;
         /* acquire: pairs with the release in leave. */
-        while (atomic_load_explicit(&thread->busy, memory_order_acquire) != 0) {
+        uint32_t visits = atomic_load_explicit(&thread->visits, memory_order_acquire);
+        while ((visits & 1) != 0 &&
+               atomic_load_explicit(&thread->visits, memory_order_acquire) == visits) {
             if (max_us != 0 && lin_clock_ns() - start > (uint64_t)max_us * 1000)
                 return false;
             relax(&turns);

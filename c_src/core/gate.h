@@ -7,10 +7,11 @@
  * process (membarrier), and then waits for the threads that were inside. Where membarrier is
  * missing, entering costs a full fence instead.
  *
- *     enter: busy = 1; light barrier; read paused, current      pairs with
- *     quiesce: write paused or current; heavy barrier; read busy
+ *     enter: visits += 1; light barrier; read paused, current      pairs with
+ *     quiesce: write paused or current; heavy barrier; read visits
  *
- * Either the thread sees the new value, or quiesce sees it busy and waits.
+ * Either the thread sees the new value, or quiesce sees it inside (visits is odd) and waits until
+ * the number is another one: whoever came in again since has seen the new value.
  *
  * | may run together | enter | quiesce | pause/resume |
  * |------------------|-------|---------|--------------|
@@ -48,8 +49,8 @@ struct lin_counts {
 };
 
 struct lin_thread {
-    /* Written by its thread only; read by quiesce. */
-    _Atomic uint32_t busy;
+    /* Odd while inside. Written by its thread only; read by quiesce. */
+    _Atomic uint32_t visits;
     /* The session that all below belongs to; another one makes the thread start afresh. */
     _Atomic uint32_t session;
     uint32_t free_count;
@@ -100,7 +101,8 @@ struct lin_thread *lin_thread_make(void);
 void lin_gate_enter_slow(struct lin_thread *self);
 
 static inline void lin_gate_mark(struct lin_thread *self) {
-    atomic_store_explicit(&self->busy, 1, memory_order_relaxed);
+    uint32_t visits = atomic_load_explicit(&self->visits, memory_order_relaxed);
+    atomic_store_explicit(&self->visits, visits + 1, memory_order_relaxed);
     if (__builtin_expect(lin_gate.fenced, 0))
         atomic_thread_fence(memory_order_seq_cst);
     else
@@ -110,6 +112,12 @@ static inline void lin_gate_mark(struct lin_thread *self) {
 static inline struct lin_thread *lin_thread_self(void) {
     struct lin_thread *self = lin_self;
     return __builtin_expect(self != NULL, 1) ? self : lin_thread_make();
+}
+
+static inline void lin_gate_leave(struct lin_thread *self) {
+    uint32_t visits = atomic_load_explicit(&self->visits, memory_order_relaxed);
+    /* release: pairs with the acquire in quiesce. */
+    atomic_store_explicit(&self->visits, visits + 1, memory_order_release);
 }
 
 /*
@@ -123,12 +131,8 @@ static inline struct lin_census *lin_gate_enter(struct lin_thread *self) {
         lin_gate_enter_slow(self);
     struct lin_census *census = atomic_load_explicit(&lin_gate.current, memory_order_acquire);
     if (__builtin_expect(census == NULL, 0))
-        atomic_store_explicit(&self->busy, 0, memory_order_release);
+        lin_gate_leave(self);
     return census;
-}
-
-static inline void lin_gate_leave(struct lin_thread *self) {
-    atomic_store_explicit(&self->busy, 0, memory_order_release); /* pairs with acquire in quiesce */
 }
 
 /* Makes `census` (or NULL) what threads find when they enter from now on. */

@@ -169,6 +169,7 @@ static ERL_NIF_TERM open_locked(ErlNifEnv *env, struct lin_census_options *optio
     if (!pid_layout_known(env, self->pid, options->process_limit))
         return lin_error(env, am_pid_layout);
     options->session = lin_nif.sessions + 1;
+    options->state = enif_make_uint(env, options->session);
     int result = lin_census_create(options, &census);
     if (result != 0)
         return result == -EINVAL ? enif_make_badarg(env) : lin_error(env, am_enomem);

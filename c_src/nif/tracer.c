@@ -21,15 +21,14 @@ static bool pid_of(ErlNifEnv *env, ERL_NIF_TERM term, uint64_t *pid) {
 }
 
 /* Enters the gate when the callback is of the open session; NULL: not inside. */
-static struct lin_census *enter(ErlNifEnv *env, ERL_NIF_TERM state, struct lin_thread **self) {
-    unsigned session;
+static struct lin_census *enter(ERL_NIF_TERM state, struct lin_thread **self) {
     *self = lin_thread_self();
-    if (*self == NULL || !enif_get_uint(env, state, &session))
+    if (*self == NULL)
         return NULL;
     struct lin_census *census = lin_gate_enter(*self);
     if (census == NULL)
         return NULL;
-    if (census->session == session && atomic_load_explicit(&census->hooked, memory_order_relaxed)) {
+    if (census->state == state && atomic_load_explicit(&census->hooked, memory_order_relaxed)) {
         lin_census_adopt(census, *self);
         return census;
     }
@@ -45,12 +44,14 @@ ERL_NIF_TERM enabled_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     (void)argc;
     struct lin_thread *self;
     bool status = argv[0] == am_trace_status;
-    struct lin_census *census = enter(env, argv[1], &self);
+    struct lin_census *census = enter(argv[1], &self);
     if (census == NULL)
         return status ? am_remove : am_discard;
     bool keep = true;
     uint64_t pid;
-    if (status && !census->exits_all && pid_of(env, argv[2], &pid))
+    if (argv[0] == am_spawned && pid_of(env, argv[2], &pid))
+        lin_census_prefetch(census, pid); /* the birth follows in some 100 ns */
+    else if (status && !census->exits_all && pid_of(env, argv[2], &pid))
         keep = lin_census_is_suspect(census, pid);
     lin_gate_leave(self);
     return keep ? am_trace : am_remove;
@@ -251,7 +252,7 @@ ERL_NIF_TERM trace_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     if (!pid_of(env, argv[2], &pid))
         return am_ok;
     struct lin_thread *self;
-    struct lin_census *census = enter(env, argv[1], &self);
+    struct lin_census *census = enter(argv[1], &self);
     if (census == NULL)
         return am_ok;
     on_event(env, census, self, argv[0], pid, argv[3], argv[4]);
