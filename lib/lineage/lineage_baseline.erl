@@ -40,7 +40,7 @@ rules(Options) ->
     Own = [{{M, F, '_'}, own} || {M, F} <- [{lineage_walk, worker}, {lineage_proc, helper},
                                             {lineage_proc, run}, {lineage_session, collect},
                                             {lineage_session, init}]],
-    Roots = [{{application_master, init, 4}, root}, {{application_master, start_it, 4}, root}],
+    Roots = [{{application_master, init, '_'}, root}, {{application_master, start_it, '_'}, root}],
     lists:foldl(fun rule/2, #{calls => #{}, wild => [], names => []}, Roots ++ Own ++ Rules).
 
 builtin(List) ->
