@@ -6,7 +6,7 @@
 %% that waits for a lock uses no CPU time, so both are kept, and both are compared with a control run.
 -module(lineage_bench_hold).
 
--export([during/1, pinging/2]).
+-export([during/1, pinging/2, least/1]).
 
 -type gaps() :: #{
     cpu_max_us := non_neg_integer(),
@@ -37,6 +37,13 @@ during(Fun) ->
     ),
     Result = Fun(),
     {Result, lists:foldl(fun join/2, none, [stop(Probe) || Probe <- Probes])}.
+
+%% Of several runs of the same thing the least of each maximum: what holds a scheduler each time is ours, the rest is chance.
+-spec least([Figures, ...]) -> Figures when Figures :: gaps() | pings().
+least([First | Rest]) ->
+    lists:foldl(
+        fun(Figures, Least) -> maps:map(fun(Key, Value) -> min(Value, maps:get(Key, Figures)) end, Least) end, First, Rest
+    ).
 
 stop(Probe) ->
     Probe ! stop,
