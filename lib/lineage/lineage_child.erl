@@ -5,7 +5,7 @@
 %% whole list is asked only of those with at most 1,000 children.
 -module(lineage_child).
 
--export([lookup/3, children/2]).
+-export([lookup/3, children/2, supervisors/1]).
 
 -export_type([child/0]).
 
@@ -40,19 +40,38 @@ children(Supervisor, _Count) ->
         _ -> unresolved
     end.
 
-%% Which behaviour runs it: the census saw it start, or its callback module says so.
+%% @doc Those of the pids that are supervisors, in no order. One that was born as something else and says
+%% in `$initial_call' that it is one, as ranch's do, is told to the census.
+-spec supervisors([pid()]) -> [pid()].
+supervisors(Pids) ->
+    {Known, Others} = lists:partition(fun(Pid) -> lineage_links:has(supervisor, Pid) end, lists:usort(Pids)),
+    Known ++ [Pid || {Pid, #{otp := #{initial_call := {Behaviour, _, 1}}}} <- lineage_proc:info_many(Others, [otp], ?DEADLINE),
+                     Behaviour =:= supervisor orelse Behaviour =:= supervisor_bridge,
+                     lineage_nif:mark(Pid, supervisor) =:= ok].
+
+%% Which behaviour runs it: the census saw it start, or its callback module and its state say so.
 flavour(Supervisor, Count) ->
     case lineage_nif:record(Supervisor) of
         #{initial_call := {supervisor, init, 1}} -> otp;
         #{initial_call := {'Elixir.DynamicSupervisor', init, 1}} -> dynamic;
-        _ -> by_keys(Supervisor, Count)
+        #{initial_call := {supervisor_bridge, _, _}} -> bridge;
+        #{flags := Flags} ->
+            case lists:member(seeded, Flags) of
+                true -> by_keys(Supervisor, Count);
+                false -> foreign
+            end;
+        undefined -> by_keys(Supervisor, Count)
     end.
 
 by_keys(Supervisor, Count) ->
     case lineage_proc:otp_keys(Supervisor, ?DEADLINE) of
         #{initial_call := {supervisor_bridge, _, _}} -> bridge;
-        #{initial_call := {supervisor, 'Elixir.Supervisor.Default', _}} when Count =< ?MANY -> by_state(Supervisor);
-        #{initial_call := {supervisor, Module, _}} -> by_module(Module);
+        #{initial_call := {supervisor, 'Elixir.Supervisor.Default', _}} -> by_state(Supervisor, Count, unresolved);
+        #{initial_call := {supervisor, Module, _}} ->
+            case by_module(Module) of
+                foreign -> foreign;
+                Flavour -> by_state(Supervisor, Count, Flavour)
+            end;
         #{} -> foreign;
         _ -> unresolved
     end.
@@ -70,8 +89,11 @@ by_module(Module) ->
         _ -> foreign
     end.
 
-%% `Supervisor.Default' runs under both; the state's own tag tells, and the rest of it is dropped.
-by_state(Supervisor) ->
+%% `Supervisor.Default' runs under both, and a supervisor of somebody's own make may name any module: the
+%% state's own tag tells, and the rest of it is dropped. Of many children's it would be too large.
+by_state(_Supervisor, Count, Otherwise) when Count > ?MANY ->
+    Otherwise;
+by_state(Supervisor, _Count, _Otherwise) ->
     Ask = fun() ->
               case sys:get_state(Supervisor, infinity) of
                   #{'__struct__' := 'Elixir.DynamicSupervisor'} -> dynamic;

@@ -311,10 +311,13 @@ cells([Text | Rest], [Width | Widths], O) -> [pad(cut(Text, Width, O), Width + 2
 cut(Text, Width, O) ->
     case string:length(Text) =< Width of
         true -> Text;
-        false -> <<(string:slice(Text, 0, max(0, Width - dots(O))))/binary, (ellipsis(O))/binary>>
+        false ->
+            Dots = ellipsis(O),
+            case Width - string:length(Dots) of
+                Room when Room > 0 -> <<(string:slice(Text, 0, Room))/binary, Dots/binary>>;
+                _ -> string:slice(Text, 0, max(0, Width))
+            end
     end.
-
-dots(O) -> string:length(ellipsis(O)).
 
 ellipsis(#{unicode := true}) -> <<"…"/utf8>>;
 ellipsis(_) -> <<"..">>.

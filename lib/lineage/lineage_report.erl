@@ -6,7 +6,7 @@
 %% be read in time, or that depends on such a one, is not listed but counted as unresolved.
 -module(lineage_report).
 
--export([orphans/1, orphans_report/1, recent/1, kind/4, lives/2]).
+-export([orphans/1, orphans_report/1, recent/1, kind/4, lives/2, near/2]).
 
 -export_type([orphan/0, options/0, kind/0, basis/0]).
 
@@ -277,25 +277,28 @@ roots([Pid | Rest], Pids, Edges, Roots) ->
 
 %% The supervisors that might list an orphan: its guardian, parent and ancestors. Each is asked once.
 held(Known, Counts) ->
-    Sups = lists:usort(lists:append([supervisors(Record, Info) || {Record, Info} <- Known])),
-    maps:from_list([{Sup, lineage_child:children(Sup, maps:get(Sup, Counts, 0))}
-                    || Sup <- lists:sublist(Sups, ?SUPERVISORS)]).
+    Near = lists:usort(lists:append([near(Record, Info) || {Record, Info} <- Known])),
+    Sups = lineage_child:supervisors(Near),
+    {Asked, Others} = lists:split(min(?SUPERVISORS, length(Sups)), Sups),
+    maps:merge(maps:from_keys(Others, unresolved),
+               maps:from_list([{Sup, lineage_child:children(Sup, maps:get(Sup, Counts, 0))} || Sup <- Asked])).
 
-supervisors(#{pid := Pid, guardian := Guardian, parent := Parent}, Info) ->
+%% @private
+-spec near(map(), map()) -> [pid()].
+near(#{pid := Pid, guardian := Guardian, parent := Parent}, Info) ->
     Ancestors = case Info of
                     #{otp := #{ancestors := List}} -> [resolve(A) || A <- List];
                     _ -> []
                 end,
-    lists:usort([P || P <- [Guardian, Parent | Ancestors], is_pid(P), P =/= Pid, node(P) =:= node(),
-                      lineage_links:has(supervisor, P)]).
+    lists:usort([P || P <- [Guardian, Parent | Ancestors], is_pid(P), P =/= Pid, node(P) =:= node()]).
 
 resolve(Name) when is_atom(Name) -> whereis(Name);
 resolve(Pid) -> Pid.
 
 listed(#{pid := Pid} = Record, #{links := Links} = Info, Held) ->
-    Sups = [Sup || Sup <- supervisors(Record, Info), not lists:member(Sup, Links)],
-    {[{Sup, map_get(Pid, Children)} || Sup <- Sups, #{Pid := _} = Children <- [maps:get(Sup, Held, unresolved)]],
-     [Sup || Sup <- Sups, maps:get(Sup, Held, unresolved) =:= unresolved]}.
+    Sups = [Sup || Sup <- near(Record, Info), is_map_key(Sup, Held), not lists:member(Sup, Links)],
+    {[{Sup, map_get(Pid, Children)} || Sup <- Sups, #{Pid := _} = Children <- [map_get(Sup, Held)]],
+     [Sup || Sup <- Sups, map_get(Sup, Held) =:= unresolved]}.
 
 filter(Rows, Options) ->
     Ignored = maps:from_list([{Pid, true} || #{pid := Pid} = Row <- Rows, ignored(Row, maps:get(ignore, Options, []))]),

@@ -156,7 +156,7 @@ hanging(#{pid := Pid} = Why, Record, Info, Counts) ->
     case {path(Pid, Held, Counts), Held} of
         {unresolved, _} ->
             Why#{verdict => unresolved, ancestors => parents(Record), stopped_by => unresolved,
-                 restarted_by => restarted(Held), may_survive => unresolved, survives => []};
+                 restarted_by => restarted(Held, doubt(Held)), may_survive => unresolved, survives => []};
         {none, _} ->
             orphan(Why, Record, Info, Held);
         {{ok, Path}, _} ->
@@ -166,20 +166,12 @@ hanging(#{pid := Pid} = Why, Record, Info, Counts) ->
 %% The supervisors that it is linked to and those that might list it, with what each one says.
 holders(Pid, Record, Info, Counts) ->
     Linked = lineage_links:bonds(Pid, maps:get(links, Info, guardians(Record))),
-    Named = case Info of
-                #{otp := #{ancestors := Ancestors}} -> [whereabouts(A) || A <- Ancestors];
-                _ -> []
-            end,
-    Sups = [P || P <- lists:usort(guardians(Record) ++ [maps:get(parent, Record)] ++ Linked ++ Named),
-                 is_pid(P), P =/= Pid, node(P) =:= node(), lineage_links:has(supervisor, P)],
+    Sups = lineage_child:supervisors(lineage_report:near(Record, Info) ++ lists:sublist(Linked, ?WATCHERS)),
     [{Sup, lists:member(Sup, Linked), lineage_child:lookup(Sup, Pid, maps:get(Sup, Counts, 0))}
      || Sup <- lists:sublist(Sups, 10)].
 
 guardians(#{guardian := Guardian}) when is_pid(Guardian) -> [Guardian];
 guardians(_) -> [].
-
-whereabouts(Name) when is_atom(Name) -> whereis(Name);
-whereabouts(Pid) -> Pid.
 
 %% Through the supervisor that holds it, where there is one; else by whatever links there are.
 path(Pid, Held, Counts) ->
@@ -210,7 +202,7 @@ joined(#{pid := Pid} = Why, [Pid, Guardian | _] = Path, Record, Info, Held, Coun
                  not below(P, Pid)],
     Verdict = case Supervised of true -> supervised; false -> tethered end,
     Why#{verdict => Verdict, ancestors => relatives(tl(Path), link), stopped_by => [First | Others] ++ Apps,
-         restarted_by => restarted(Held), may_survive => Survives =/= [], survives => Survives};
+         restarted_by => restarted(Held, doubt(Held)), may_survive => Survives =/= [], survives => Survives};
 joined(#{pid := Pid} = Why, [Pid], Record, Info, Held, _Counts) ->
     %% Recognised as a host only now, by its stack.
     case class(lineage_links:flags(Pid)) of
@@ -247,8 +239,12 @@ child_of(Guardian, Held) ->
         [] -> none
     end.
 
-restarted(Held) ->
-    case {[Child || {_, _, {child, Child}} <- Held], [Sup || {Sup, true, unresolved} <- Held]} of
+doubt(Held) ->
+    [Sup || {Sup, true, unresolved} <- Held].
+
+%% `Doubt': those that did not say whether they hold it.
+restarted(Held, Doubt) ->
+    case {[Child || {_, _, {child, Child}} <- Held], Doubt} of
         {[#{supervisor := Sup, id := Id, restart := Restart} | _], _} ->
             #{pid => Sup, name => name(Sup), id => Id, restart => Restart};
         {[], [_ | _]} -> unresolved;
@@ -321,7 +317,7 @@ orphan(#{pid := Pid} = Why, Record, Info, Held) ->
     Adrift = fun(G) -> lineage_links:rooted(G, #{}) =/= true end,
     Kind = lineage_report:kind(Record, Info, Adrift, [Sup || {Sup, false, {child, _}} <- Held]),
     Why#{verdict => orphan, kind => Kind, ancestors => parents(Record), stopped_by => Listed ++ ByLeader ++ Remote,
-         restarted_by => restarted(Held), may_survive => true, survives => []}.
+         restarted_by => restarted(Held, [Sup || {Sup, _, unresolved} <- Held]), may_survive => true, survives => []}.
 
 stopper(How, Pid, Basis) ->
     #{how => How, pid => Pid, name => name(Pid), basis => Basis}.
