@@ -18,8 +18,6 @@
 -export([filters/1, bad_options/1, not_attached/1]).
 -export([why_of_a_dynamic_child/1, why_by_name_and_text/1, why_of_the_unknown/1, why_knows_a_dead_spawner/1,
          why_of_roots/1, monitors_notice/1, labels/1, recent_names_the_short_lived/1]).
--export([the_forest/1, alike_collapse/1, a_part_of_the_forest/1]).
--export([snapshot_round_trip/1, snapshot_errors/1, diff_since_a_summary/1, json/1, printing/1]).
 -export([prompt/0]).
 
 -define(T, lineage_report_things).
@@ -28,7 +26,7 @@ suite() ->
     [{timetrap, {seconds, 60}}].
 
 all() ->
-    [{group, kinds}, {group, traps}, {group, hosts}, {group, options}, {group, why}, {group, tree}, {group, files}].
+    [{group, kinds}, {group, traps}, {group, hosts}, {group, options}, {group, why}].
 
 groups() ->
     [{kinds, [], [detached, abandoned, escaped_by_unlink, escaped_listed_without_a_link, foreign]},
@@ -43,30 +41,17 @@ groups() ->
      {hosts, [], [a_test_process_is_a_host, eunit_processes_are_hosts, a_shell_is_a_host, the_runtime_is_no_orphan]},
      {options, [], [filters, bad_options, not_attached]},
      {why, [], [why_of_a_dynamic_child, why_by_name_and_text, why_of_the_unknown, why_knows_a_dead_spawner, why_of_roots,
-                monitors_notice, labels, recent_names_the_short_lived]},
-     {tree, [], [the_forest, alike_collapse, a_part_of_the_forest]},
-     {files, [], [snapshot_round_trip, snapshot_errors, diff_since_a_summary, json, printing]}].
+                monitors_notice, labels, recent_names_the_short_lived]}].
 
 init_per_testcase(a_service_tethers_nobody, Config) ->
-    attach(#{services => [{?T, wait, 1}]}, Config);
+    ?T:attach(#{services => [{?T, wait, 1}]}, Config);
 init_per_testcase(a_service_is_held_by_its_parent, Config) ->
-    attach(#{services => [{?T, wait, 1}]}, Config);
+    ?T:attach(#{services => [{?T, wait, 1}]}, Config);
 init_per_testcase(_Case, Config) ->
-    attach(#{}, Config).
-
-attach(Options, Config) ->
-    {ok, _} = lineage:attach(Options),
-    %% Whatever a test started without a link dies with it.
-    [{before, processes()} | Config].
+    ?T:attach(#{}, Config).
 
 end_per_testcase(_Case, Config) ->
-    Own = [whereis(lineage_sup), whereis(lineage_session)],
-    _ = [exit(Pid, kill) || #{pid := Pid} <- lineage_is_attached(), not lists:member(Pid, ?config(before, Config)),
-                            not lists:member(Pid, Own)],
-    ok = lineage:detach().
-
-lineage_is_attached() ->
-    try lineage:orphans() catch error:{lineage, not_attached} -> [] end.
+    ?T:detach(Config).
 
 %% Kinds
 
@@ -140,7 +125,7 @@ a_path_that_traps_exits_may_survive(_) ->
     Sup = below_kernel([#{id => w, start => {?T, linked_child, []}}]),
     [{w, Worker, _, _}] = supervisor:which_children(Sup),
     Pid = in(Sup, fun() -> spawn_link(?T, trap, []) end),
-    wait_for(fun() -> process_info(Pid, trap_exit) =:= {trap_exit, true} end, Pid),
+    ?T:wait_for(fun() -> process_info(Pid, trap_exit) =:= {trap_exit, true} end, Pid),
     Why = lineage:why(Pid),
     Safe = lineage:why(Worker),
     remove_from_kernel(),
@@ -267,7 +252,7 @@ a_starting_supervisor_is_unresolved(_) ->
     Sup = ?T:start_sup([#{id => w, start => {?T, linked_child, []}}]),
     [{w, Pid, _, _}] = supervisor:which_children(Sup),
     Asker = spawn(fun() -> supervisor:start_child(Sup, #{id => never, start => {?T, never, []}}) end),
-    wait_for(fun() -> {current_function, {?T, never, 0}} =:= process_info(Sup, current_function) end, Sup),
+    ?T:wait_for(fun() -> {current_function, {?T, never, 0}} =:= process_info(Sup, current_function) end, Sup),
     ?assertMatch(#{verdict := supervised, restarted_by := unresolved}, lineage:why(Pid)),
     exit(Asker, kill),
     Sup ! never.
@@ -320,7 +305,7 @@ a_guardian_of_many_is_sampled(_) ->
 own_processes_are_left_out(_) ->
     Own = [whereis(lineage_sup), whereis(lineage_session)],
     ?assertEqual([], [P || #{pid := P} <- lineage:orphans(), lists:member(P, Own)]),
-    ?assertEqual([], [P || P <- shown(lineage:tree()), lists:member(P, Own)]),
+    ?assertEqual([], [P || P <- ?T:shown(lineage:tree()), lists:member(P, Own)]),
     ?assertEqual([], [D || #{initial_call := {lineage_proc, _, _}} = D <- lineage:recent(1000)]).
 
 a_group_leader_kills(_) ->
@@ -362,7 +347,7 @@ eunit_processes_are_hosts(_) ->
 a_shell_is_a_host(_) ->
     Leader = spawn_link(?MODULE, prompt, []),
     Shell = spawn(fun() -> group_leader(Leader, self()), shell:server(false, false) end),
-    Evaluator = wait_for(fun() -> evaluator(Shell) end, Shell),
+    Evaluator = ?T:wait_for(fun() -> evaluator(Shell) end, Shell),
     ?assertEqual(none, orphan(Shell)),
     ?assertEqual(none, orphan(Evaluator)),
     exit(Shell, kill).
@@ -513,110 +498,6 @@ recent_names_the_short_lived(_) ->
                  [D || #{pid := P} = D <- lineage:recent(1000), P =:= Pid]),
     ?assertEqual(1, length(lineage:recent(1))).
 
-%% The forest
-
-the_forest(_) ->
-    Orphan = ?T:start_server(),
-    Helper = ?T:ask(Orphan, fun() -> spawn_link(?T, wait, []) end),
-    #{apps := Apps, orphans := Orphans, runtime := Runtime, truncated := false, live := Live} = Tree = lineage:tree(),
-    [#{below := [#{name := kernel_sup, class := supervisor, below := [_ | _]}]}] = [N || #{app := kernel} = N <- Apps],
-    ?assertMatch([#{below := [#{pid := Helper, kind := detached}]}], [N || #{pid := P} = N <- Orphans, P =:= Orphan]),
-    ?assert(lists:any(fun(#{name := Name}) -> Name =:= init end, Runtime)),
-    Pids = shown(Tree),
-    ?assertEqual(length(Pids), length(lists:usort(Pids))),
-    ?assert(Live >= length(Pids)).
-
-alike_collapse(_) ->
-    Sup = ?T:start_sup(simple_one_for_one, [#{id => any, start => {?T, linked_child, []}}]),
-    _ = [{ok, _} = supervisor:start_child(Sup, []) || _ <- lists:seq(1, 20)],
-    #{root := #{pid := Sup, children := 20, below := Below}} = lineage:tree(Sup),
-    ?assertEqual(6, length(Below)),
-    ?assertMatch(#{more := 15, initial_call := {?T, wait, 0}}, lists:last(Below)),
-    #{root := #{below := Wider}} = lineage:tree(#{root => Sup, width => 30}),
-    ?assertEqual(20, length(Wider)),
-    ?assertMatch(#{truncated := true}, lineage:tree(#{max => 3})).
-
-a_part_of_the_forest(_) ->
-    ?assertMatch(#{root := #{app := kernel, below := [#{name := kernel_sup}]}, apps := []}, lineage:tree(kernel)),
-    ?assertMatch(#{root := #{name := kernel_safe_sup}}, lineage:tree(kernel_safe_sup)),
-    ?assertMatch(#{root := #{below := [], children := N}} when N > 3, lineage:tree(#{root => kernel_sup, depth => 1})),
-    ?assertMatch({error, {unknown_pid, _}}, lineage:tree(no_such_name)).
-
-shown(#{apps := Apps, hosts := Hosts, runtime := Runtime, orphans := Orphans, unresolved := Unresolved}) ->
-    lists:append([shown_node(N) || N <- Apps ++ Hosts ++ Runtime ++ Orphans ++ Unresolved]).
-
-shown_node(#{pid := Pid, below := Below}) -> [Pid | lists:append([shown_node(N) || N <- Below])];
-shown_node(#{more := _}) -> [].
-
-%% Files
-
-snapshot_round_trip(Config) ->
-    File = filename:join(?config(priv_dir, Config), "snapshot.json"),
-    Before = spawn(?T, wait, []),
-    ok = lineage:save(File),
-    {ok, Info} = file:read_file_info(File),
-    ?assertEqual(8#600, element(8, Info) band 8#777),
-    {ok, Text} = file:read_file(File),
-    {ok, Snapshot} = lineage_json:decode(Text),
-    ?assertMatch(#{<<"format">> := <<"lineage-snapshot">>, <<"version">> := 1, <<"summary">> := #{<<"live">> := _}}, Snapshot),
-    ?assert(lists:any(fun(#{<<"pid">> := P}) -> P =:= list_to_binary(pid_to_list(Before)) end, maps:get(<<"orphans">>, Snapshot))),
-    New = spawn(?T, trap, []),
-    Grown = [spawn_link(?T, wait, []) || _ <- lists:seq(1, 10)],
-    exit(Before, kill),
-    wait_for(fun() -> not is_process_alive(Before) end, Before),
-    #{same_session := true, new_orphans := NewOrphans, gone_orphans := Gone, grown := Growth, counters := Counters} = lineage:diff(File),
-    ?assertEqual([New], [P || #{pid := P} <- NewOrphans]),
-    ?assert(Gone >= 1),
-    ?assertMatch([{initial_call, _, 1, 10}], [G || {_, <<"lineage_report_things:wait/0">>, _, _} = G <- Growth]),
-    ?assertMatch({births, Was, Is} when Is > Was, lists:keyfind(births, 1, Counters)),
-    ?assertMatch(#{same_session := true, gone_orphans := Gone}, lineage:diff(Snapshot)),
-    [unlink(P) || P <- Grown].
-
-snapshot_errors(Config) ->
-    Missing = filename:join(?config(priv_dir, Config), "missing.json"),
-    Bad = filename:join(?config(priv_dir, Config), "bad.json"),
-    ok = file:write_file(Bad, "{\"format\": 1}"),
-    ?assertMatch({error, {file, _}}, lineage:diff(Missing)),
-    ?assertMatch({error, {bad_snapshot, _}}, lineage:diff(Bad)),
-    ?assertMatch({error, {bad_snapshot, _}}, lineage:diff(#{some => map})),
-    ?assertMatch({error, {file, _}}, lineage:save(filename:join(Missing, "deeper.json"))),
-    ?assertError({lineage, bad_argument}, lineage:save(17)),
-    ?assertError({lineage, bad_argument}, lineage:diff(17)).
-
-diff_since_a_summary(_) ->
-    _ = lineage:orphans(),
-    Summary = lineage:summary(),
-    Pid = spawn(?T, wait, []),
-    #{same_session := true, elapsed_ms := Elapsed, new_orphans := New, counters := Counters} = lineage:diff(Summary),
-    ?assert(Elapsed >= 0),
-    ?assert(lists:any(fun(#{pid := P}) -> P =:= Pid end, New)),
-    ?assertMatch({orphans, Was, Is} when Is > Was, lists:keyfind(orphans, 1, Counters)).
-
-json(_) ->
-    Values = [null, true, false, 0, -17, 1 bsl 70, 1.5, <<"">>, <<"a\"\\\n\t\x01é€𝄞"/utf8>>, [], [1, [2, #{}]],
-              #{<<"k">> => [#{<<"l">> => null}], <<"">> => <<"v">>}],
-    [?assertEqual({ok, V}, lineage_json:decode(iolist_to_binary(lineage_json:encode(V)))) || V <- Values],
-    ?assertEqual({ok, [1.0e3, <<"𝄞/"/utf8>>]}, lineage_json:decode(<<" [ 1e3 , \"\\ud834\\udd1e\\/\" ] ">>)),
-    [?assertEqual(error, lineage_json:decode(Bad)) || Bad <- [<<>>, <<"{">>, <<"[1,]">>, <<"1 2">>, <<"\"a">>, <<"nul">>, <<"{1:2}">>]].
-
-printing(_) ->
-    Sup = ?T:start_sup([#{id => w, start => {?T, linked_child, []}}, #{id => bare, start => {?T, bare_child, []}}]),
-    [Worker] = [P || {w, P, _, _} <- supervisor:which_children(Sup)],
-    Pid = ?T:start_server(),
-    Summary = lineage:summary(),
-    Data = [lineage:orphans(), lineage:recent(10), lineage:why(Pid), lineage:why(Worker), lineage:why(kernel_sup),
-            lineage:tree(), lineage:tree(kernel), Summary, lineage:diff(Summary), lineage:why(no_such_name), [], whatever],
-    [begin
-         Text = unicode:characters_to_list(lineage_print:format(D, #{columns => Columns, colour => false, unicode => Unicode})),
-         [?assert(length(Line) =< Columns) || Line <- string:split(Text, "\n", all)],
-         ?assertEqual(nomatch, string:find(Text, "\e")),
-         ?assert(Unicode orelse lists:all(fun(C) -> C < 128 end, Text))
-     end || D <- Data, Columns <- [40, 80, 200], Unicode <- [true, false]],
-    Coloured = unicode:characters_to_list(lineage_print:format(lineage:why(Pid), #{columns => 80, colour => true})),
-    ?assertNotEqual(nomatch, string:find(Coloured, "\e[31m")),
-    ?assertNotEqual(nomatch, string:find(lineage_print:format(lineage:why(Worker), #{}), "permanent")),
-    ?assertEqual(ok, lineage:print(lineage:orphans())).
-
 %% Help
 
 orphan(Pid) ->
@@ -659,17 +540,6 @@ stop(Pid) ->
     Monitor = monitor(process, Pid),
     Pid ! stop,
     receive {'DOWN', Monitor, process, Pid, _} -> ok end.
-
-%% Until it is so, or the process that it is about is dead.
-wait_for(Fun, Pid) ->
-    case Fun() of
-        false ->
-            true = is_process_alive(Pid),
-            erlang:yield(),
-            wait_for(Fun, Pid);
-        Value ->
-            Value
-    end.
 
 %% Nodes of our own: one with Lineage attached, and plain ones.
 node_with_lineage(Name) ->

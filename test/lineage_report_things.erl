@@ -3,6 +3,7 @@
 
 -behaviour(supervisor).
 
+-export([attach/2, detach/1, wait_for/2, shown/1]).
 -export([start_sup/1, start_sup/2, init/1]).
 -export([bare_child/0, linked_child/0, server_child/0, sup_child/1, ignored_child/0, never/0, wait/0, wait/1, trap/0]).
 -export([start_foreign/1, foreign/2]).
@@ -94,3 +95,32 @@ ask(Server, Fun) ->
 %% The same, for one that is asked from another node.
 ask(Server, link, Pid) ->
     ask(Server, fun() -> link(Pid) end).
+
+%% Before and after a test case. Whatever it left without a link ends with it.
+attach(Options, Config) ->
+    {ok, _} = lineage:attach(Options),
+    [{before, processes()} | Config].
+
+detach(Config) ->
+    Left = try lineage:orphans() catch error:{lineage, not_attached} -> [] end,
+    Before = proplists:get_value(before, Config),
+    _ = [exit(Pid, kill) || #{pid := Pid} <- Left, not lists:member(Pid, Before)],
+    ok = lineage:detach().
+
+%% Until it is so, or the process that it is about is dead.
+wait_for(Fun, Pid) ->
+    case Fun() of
+        false ->
+            true = is_process_alive(Pid),
+            erlang:yield(),
+            wait_for(Fun, Pid);
+        Value ->
+            Value
+    end.
+
+%% The pids of a forest, as often as they are shown.
+shown(#{apps := Apps, hosts := Hosts, runtime := Runtime, orphans := Orphans, unresolved := Unresolved}) ->
+    lists:append([shown_node(N) || N <- Apps ++ Hosts ++ Runtime ++ Orphans ++ Unresolved]).
+
+shown_node(#{pid := Pid, below := Below}) -> [Pid | lists:append([shown_node(N) || N <- Below])];
+shown_node(#{more := _}) -> [].
