@@ -189,7 +189,8 @@ summary() ->
                    Shared#{taken_ms => erlang:system_time(millisecond), existing => Seeded, deaths => Seen + Swept, exits => maps:get(exits, Options)})
     catch
         %% Somebody detached while we counted.
-        error:{badmatch, {error, closed}} -> lineage_error:raise({not_attached, undefined}, [])
+        error:{badmatch, {error, closed}} -> lineage_error:raise({not_attached, undefined}, []);
+        error:{badmatch, {error, enomem}} -> lineage_error:raise({enomem, verdict}, [])
     end.
 
 %% @doc The live pids that the census knows, in no order. A list as long as the node has processes.

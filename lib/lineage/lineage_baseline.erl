@@ -262,7 +262,7 @@ read(Pid, Big) ->
             undefined;
         [{parent, Parent}, {initial_call, Raw}] ->
             Proc = is_proc_lib(Raw),
-            case process_info(Pid, [links || not Big] ++ key_items(Proc)) of
+            case ask([Pid, [links || not Big] ++ key_items(Proc)]) of
                 undefined ->
                     undefined;
                 Items ->
@@ -270,6 +270,10 @@ read(Pid, Big) ->
                       links => proplists:get_value(links, Items, unread)}
             end
     end.
+
+%% The contract of process_info/2 knows {dictionary, Key} only from OTP 26.2 on.
+ask(Args) ->
+    apply(erlang, process_info, Args).
 
 is_proc_lib({proc_lib, init_p, _}) -> true;
 is_proc_lib(_) -> false.
@@ -280,7 +284,7 @@ key_items(false) ->
 key_items(true) ->
     case persistent_term:get({?MODULE, keys}, undefined) of
         undefined ->
-            Items = try process_info(self(), [{dictionary, '$initial_call'}]) of
+            Items = try ask([self(), [{dictionary, '$initial_call'}]]) of
                         _ -> [{dictionary, '$initial_call'}]
                     catch
                         error:badarg -> [dictionary]

@@ -76,6 +76,9 @@ text(pid_layout) ->
     f("OTP ~s (erts ~s) numbers its pids in a way that this version of Lineage does not know, and it "
       "does not guess: use a newer Lineage with this OTP.",
       [erlang:system_info(otp_release), erlang:system_info(version)]);
+text({enomem, verdict}) ->
+    "There is no memory for a verdict (a few bytes for each process, for as long as it takes): free "
+    "some memory and ask again.";
 text({enomem, Bytes}) ->
     f("There is no memory for the census's index at +P ~b (max_bytes is ~b): raise max_bytes, or start the "
       "node with a smaller +P.", [erlang:system_info(process_limit), Bytes]);

@@ -229,7 +229,7 @@ point(#{api := sessions, handle := Handle}, MFA) ->
         error:_ -> other
     end;
 point(#{api := single, state := State}, MFA) ->
-    case erlang:trace_info(MFA, meta) of
+    case vm(trace_info, [MFA, meta]) of
         {meta, {?TRACER, State}} -> ours;
         {meta, ?TRACER} -> ours;
         {meta, false} -> none;
@@ -238,13 +238,17 @@ point(#{api := single, state := State}, MFA) ->
     end.
 
 tracer_of(PidOrNew) ->
-    try erlang:trace_info(PidOrNew, tracer) of
+    try vm(trace_info, [PidOrNew, tracer]) of
         {tracer, []} -> none;
         {tracer, Holder} -> Holder;
         undefined -> none
     catch
         error:_ -> none
     end.
+
+%% The contract of erlang:trace_info/2 forgets that a tracer may be a module.
+vm(Function, Args) ->
+    apply(erlang, Function, Args).
 
 session(Function, Args) ->
     apply(session_module(), Function, Args).
