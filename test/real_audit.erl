@@ -6,7 +6,7 @@
 -module(real_audit).
 
 -export([serve/1, serve_under/1]).
--export([orphans/0, lists/0, stray/0, end_stray/1, child/0, verdict/1, summary/0]).
+-export([orphans/0, lists/0, stray/0, stray/3, end_stray/1, child/0, verdict/1, summary/0]).
 -export([churn/1, open_things/1, wait_for_jobs/1, census_is_whole/0]).
 
 %% @doc Connects to the suite and does what it asks until it says `done' (returns) or `stop' (halts).
@@ -72,6 +72,18 @@ lists() ->
 -spec stray() -> pid().
 stray() ->
     spawn(fun wait/0).
+
+%% @doc The same, which first applies a function: it may be linked to a service then.
+-spec stray(module(), atom(), [term()]) -> {pid(), Result :: term()}.
+stray(M, F, A) ->
+    Caller = self(),
+    Pid = spawn(fun() ->
+        Caller ! {self(), apply(M, F, A)},
+        wait()
+    end),
+    receive
+        {Pid, Result} -> {Pid, Result}
+    end.
 
 -spec end_stray(pid()) -> ok.
 end_stray(Pid) ->

@@ -6,7 +6,7 @@
 -include_lib("stdlib/include/assert.hrl").
 
 -export([all/0, suite/0, init_per_suite/1, end_per_suite/1]).
--export([erl_attached_late/1, erl_attached_early/1, erl_with_everything_open/1, erl_loading/1, erl_terminal/1,
+-export([erl_attached_late/1, erl_attached_early/1, erl_with_everything_open/1, erl_loading/1, services_tether_nobody/1, erl_terminal/1,
     erl_remote_shell/1, iex_terminal/1, iex_remote_shell/1, mix_test_attached_early/1,
     mix_test_attached_late/1, eunit_run/1, common_test_run/1, peers/1, calls_from_another_node/1,
     ejabberd_attached_early/1, ejabberd_attached_late/1, every_entry_was_seen/1]).
@@ -14,7 +14,7 @@
 suite() -> [{timetrap, {seconds, 120}}].
 
 all() ->
-    [erl_attached_late, erl_attached_early, erl_with_everything_open, erl_loading, erl_terminal, erl_remote_shell,
+    [erl_attached_late, erl_attached_early, erl_with_everything_open, erl_loading, services_tether_nobody, erl_terminal, erl_remote_shell,
         iex_terminal, iex_remote_shell, mix_test_attached_early, mix_test_attached_late, eunit_run,
         common_test_run, peers, calls_from_another_node, ejabberd_attached_early,
         ejabberd_attached_late, every_entry_was_seen].
@@ -55,7 +55,7 @@ erl_attached_late(_Config) ->
     real_node:stop(Connection, Node).
 
 erl_attached_early(_Config) ->
-    {Connection, Node} = erl(["-eval", "{ok, _} = lineage:attach()"]),
+    {Connection, Node} = erl(["-eval", "{ok, _} = lineage:attach(#{exits => all})"]),
     ok = real_node:call(Connection, churn, [50]),
     nobody_is_an_orphan(Connection),
     real_node:stop(Connection, Node).
@@ -82,6 +82,39 @@ erl_loading(Config) ->
     ?assertEqual(runtime, real_node:call(Connection, verdict, [Loader])),
     real_node:done(Connection),
     all_passed(Node).
+
+%% An orphan that uses a service is linked to it, and still an orphan.
+services_tether_nobody(Config) ->
+    [services_tether_nobody(When, filename:join(?config(priv_dir, Config), atom_to_list(When)))
+     || When <- [attached_before_they_start, attached_afterwards]],
+    ok.
+
+services_tether_nobody(When, Dir) ->
+    ok = filelib:ensure_dir(filename:join(Dir, "x")),
+    {Connection, Node} = erl(["-mnesia", "dir", "\"" ++ Dir ++ "\""]),
+    [attach(Connection) || When =:= attached_before_they_start],
+    {ok, _} = real_node:call(Connection, application, ensure_all_started, [mnesia]),
+    Before = use_services(Connection, filename:join(Dir, "first")),
+    [attach(Connection) || When =:= attached_afterwards],
+    Users = Before ++ use_services(Connection, filename:join(Dir, "second")),
+    Orphans = [Pid || #{pid := Pid} <- real_node:call(Connection, orphans)],
+    ?assertEqual([], [Used || {Pid, Used} <- Users, not lists:member(Pid, Orphans)]),
+    ?assertEqual(length(Users), length(Orphans)),
+    [?assertMatch({_, [_ | _]}, real_node:call(Connection, erlang, process_info, [Pid, links]))
+     || {Pid, _} <- Users],
+    real_node:stop(Connection, Node).
+
+use_services(Connection, File) ->
+    [begin
+        {Pid, Result} = real_node:call(Connection, stray, [M, F, A]),
+        ?assertMatch({M, Error} when Error =/= error, {M, is_tuple(Result) andalso element(1, Result)}),
+        {Pid, {M, F}}
+     end || {M, F, A} <- [
+        {disk_log, open, [[{name, File}, {file, File}]]},
+        {dets, open_file, [File, [{file, File ++ ".dets"}]]},
+        {mnesia, subscribe, [system]},
+        {gen_event, add_sup_handler, [erl_signal_server, {erl_signal_handler, File}, []]}
+    ]].
 
 erl_terminal(_Config) ->
     Listener = real_node:listen(),
@@ -152,9 +185,20 @@ mix_test_attached_early(Config) ->
         [attach(Connection) || Part =:= compiling],
         nobody_is_an_orphan(Connection),
         ?assertEqual(host, real_node:call(Connection, verdict, [Caller])),
+        [registered_orphan(Connection) || Part =:= test],
         real_node:done(Connection)
      end || Part <- [compiling, setup_all, test, on_exit]],
     all_passed(Node).
+
+%% A Registry is linked to whoever registers, and stops nobody.
+registered_orphan(Connection) ->
+    {Pid, {ok, Partition}} =
+        real_node:call(Connection, stray, ['Elixir.Registry', register, ['Elixir.Shop.Names', stray, 1]]),
+    {links, Links} = real_node:call(Connection, erlang, process_info, [Pid, links]),
+    ?assert(lists:member(Partition, Links)),
+    ?assertMatch([#{pid := Pid}], real_node:call(Connection, orphans)),
+    ?assertEqual(orphan, real_node:call(Connection, verdict, [Pid])),
+    real_node:call(Connection, end_stray, [Pid]).
 
 mix_test_attached_late(Config) ->
     {Listener, Node} = mix_test(Config),
@@ -269,7 +313,7 @@ calls_from_another_node(_Config) ->
 
 ejabberd_attached_early(Config) ->
     real_ejabberd:with(Config, early, fun(Connection, Clients) ->
-        attach(Connection),
+        {ok, _} = real_node:call(Connection, lineage, attach, [#{exits => all}]),
         real_ejabberd:boot(Connection),
         ejabberd_at_work(Connection, Clients)
     end).

@@ -183,11 +183,10 @@ services() ->
         {{'Elixir.Registry.Partition', init, 1},
             <<"a Registry partition links to whoever registers, only to forget the name">>},
         {{disk_log, init, 2}, <<"a log links to its owners, only to close when the last one died">>},
-        {{registered, disk_log_server}, <<"links to logs while they open">>},
-        {{registered, dets}, <<"dets links to whoever opened a table, only to close it">>},
+        {{disk_log_server, init, 1}, <<"links to logs while they open">>},
+        {{dets_server, init, 1}, <<"dets links to whoever opened a table, only to close it">>},
         {{registered, mnesia_tm}, <<"links to a transaction's process, only to give its locks back">>},
-        {{registered, mnesia_subscr}, <<"links to subscribers, only to forget them">>},
-        {{registered, mnesia_controller}, <<"links to loaders and subscribers while it serves them">>},
+        {{mnesia_subscr, init, 1}, <<"links to subscribers, only to forget them">>},
         {{gen_event, init_it, 6},
             <<"an event manager links to who adds a supervised handler, only to remove the handler">>}
     ].
