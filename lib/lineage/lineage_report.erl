@@ -228,7 +228,9 @@ kind(#{pid := Pid, flags := Flags, guardian := Guardian, parent := Parent, gener
     Was = is_pid(Guardian) andalso Guardian =/= Pid andalso node(Guardian) =:= node()
         andalso is_process_alive(Guardian) andalso not IsOrphan(Guardian)
         andalso not lists:member(Guardian, Links),
-    case {lists:member(foreign, Flags), Listed =/= [] orelse Was} of
+    %% An unlink that the hook saw: the guardian is no longer in the record.
+    Loosened = lists:member(escaped, Flags) andalso not (is_pid(Parent) andalso IsOrphan(Parent)),
+    case {lists:member(foreign, Flags), Listed =/= [] orelse Was orelse Loosened} of
         {true, _} -> foreign;
         {false, true} -> escaped;
         {false, false} ->
