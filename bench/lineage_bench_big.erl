@@ -23,7 +23,7 @@ run(#{shape := Shape, size := Size} = Options) ->
     Forest = lineage_bench_forest:plant(Shape, Size),
     Supervisors = lineage_bench_forest:supervisors(Forest),
     Say = fun(Figure) -> say(Options, Figure) end,
-    Control = control(Supervisors),
+    Control = control(Supervisors, min(500, 20 + Size div 2000)),
     Passed =
         attach(Say, Supervisors, Control) ++
             queries(Say, Supervisors, Control) ++
@@ -38,8 +38,8 @@ words(orphans) -> "all orphans".
 
 %% What the machine does to the same measurement while a dirty scheduler is as busy as a query would make it. The first
 %% turn is not counted: it loads code, and the planting's garbage is freed in it.
-control(Supervisors) ->
-    Burn = fun() -> lineage_bench_noop:burn(500) end,
+control(Supervisors, Ms) ->
+    Burn = fun() -> lineage_bench_noop:burn(Ms) end,
     _ = lineage_bench_hold:during(Burn),
     #{
         gaps => lineage_bench_hold:least([gaps(Burn) || _ <- lists:seq(1, ?TURNS)]),

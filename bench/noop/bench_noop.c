@@ -1,12 +1,15 @@
 /*
- * The benchmark's own NIF: a tracer that does nothing, in its two kinds, and the clock that the hold probe needs.
+ * The benchmark's own NIF: a tracer that does nothing, in its two kinds, and the clock that the
+ * hold probe needs.
  *
- * It is what Lineage is compared with, so it does the least that a tracer of its kind can do: answer the `enabled` calls,
- * and throw the events away. Built apart from Lineage and never put into priv.
+ * It is what Lineage is compared with, so it does the least that a tracer of its kind can do:
+ * answer the `enabled` calls, and throw the events away. Built apart from Lineage and never put
+ * into priv.
  *
- * TracerState says which kind: `shed` answers `remove` to every trace_status of a process (its cells spawn nothing but
- * linked processes, which is when Lineage sheds as well), `keep` never does. Both answer `trace` for the tracee
- * `undefined`, the VM's question about the new-process tracer itself; `remove` there would end tracing for all.
+ * TracerState says which kind: `shed` answers `remove` to every trace_status of a process (its
+ * cells spawn nothing but linked processes, which is when Lineage sheds as well), `keep` never
+ * does. Both answer `trace` for the tracee `undefined`, the VM's question about the new-process
+ * tracer itself; `remove` there would end tracing for all.
  */
 #include <erl_nif.h>
 #include <stdint.h>
@@ -20,8 +23,7 @@ static ERL_NIF_TERM am_shed;
 static ERL_NIF_TERM am_undefined;
 static ERL_NIF_TERM am_ok;
 
-static int load(ErlNifEnv *env, void **priv_data, ERL_NIF_TERM info)
-{
+static int load(ErlNifEnv *env, void **priv_data, ERL_NIF_TERM info) {
     (void)priv_data;
     (void)info;
     am_trace = enif_make_atom(env, "trace");
@@ -33,8 +35,7 @@ static int load(ErlNifEnv *env, void **priv_data, ERL_NIF_TERM info)
     return 0;
 }
 
-static ERL_NIF_TERM enabled_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
-{
+static ERL_NIF_TERM enabled_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     (void)env;
     (void)argc;
     if (argv[0] == am_trace_status && argv[1] == am_shed && argv[2] != am_undefined) {
@@ -43,16 +44,14 @@ static ERL_NIF_TERM enabled_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM arg
     return am_trace;
 }
 
-static ERL_NIF_TERM trace_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
-{
+static ERL_NIF_TERM trace_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     (void)env;
     (void)argc;
     (void)argv;
     return am_ok;
 }
 
-static ERL_NIF_TERM clock_ns(ErlNifEnv *env, clockid_t clock)
-{
+static ERL_NIF_TERM clock_ns(ErlNifEnv *env, clockid_t clock) {
     struct timespec now;
 
     if (clock_gettime(clock, &now) != 0) {
@@ -61,25 +60,24 @@ static ERL_NIF_TERM clock_ns(ErlNifEnv *env, clockid_t clock)
     return enif_make_int64(env, (ErlNifSInt64)now.tv_sec * 1000000000 + now.tv_nsec);
 }
 
-/* CPU time that the calling scheduler thread has used, in ns: a gap in it is a hold; time taken by other programs is not. */
-static ERL_NIF_TERM thread_cpu_ns_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
-{
+/* CPU time that the calling scheduler thread has used, in ns: a gap in it is a hold; time taken by
+ * other programs is not. */
+static ERL_NIF_TERM thread_cpu_ns_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     (void)argc;
     (void)argv;
     return clock_ns(env, CLOCK_THREAD_CPUTIME_ID);
 }
 
 /* CPU time that all threads of the node have used, in ns. */
-static ERL_NIF_TERM process_cpu_ns_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
-{
+static ERL_NIF_TERM process_cpu_ns_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     (void)argc;
     (void)argv;
     return clock_ns(env, CLOCK_PROCESS_CPUTIME_ID);
 }
 
-/* burn(Ms): keeps a dirty CPU scheduler busy for so long; the control run's stand-in for a query of Lineage's. */
-static ERL_NIF_TERM burn_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
-{
+/* burn(Ms): keeps a dirty CPU scheduler busy for so long; the control run's stand-in for a query of
+ * Lineage's. */
+static ERL_NIF_TERM burn_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     ErlNifTime until;
     unsigned int ms;
 

@@ -1,0 +1,120 @@
+%% Checks the form of the benchmarks' JSON lines: that each is one, and has the keys and types of its kind.
+-module(lineage_bench_check).
+
+-export([main/0, file/1, decode/1]).
+
+-type value() :: number() | boolean() | null | binary() | [value()] | #{binary() => value()}.
+
+%% Checks the file that the command line names, and ends the node: 0, or 1 with what is wrong.
+-spec main() -> no_return().
+main() ->
+    [File] = init:get_plain_arguments(),
+    case file(File) of
+        {ok, Lines} ->
+            io:format("~n~b JSON lines in ~ts~n", [Lines, File]),
+            erlang:halt(0);
+        {error, Line, Why} ->
+            io:format(standard_error, "~ts:~b: ~0tp~n", [File, Line, Why]),
+            erlang:halt(1)
+    end.
+
+%% How many lines there are, at least one, or the first that is wrong.
+-spec file(file:name()) -> {ok, pos_integer()} | {error, pos_integer(), term()}.
+file(File) ->
+    {ok, Text} = file:read_file(File),
+    lines(binary:split(Text, <<"\n">>, [global]), 1).
+
+lines([<<>>], N) when N > 1 ->
+    {ok, N - 1};
+lines([Line | Rest], N) ->
+    try check(decode(Line)) of
+        [] -> lines(Rest, N + 1);
+        Wrong -> {error, N, Wrong}
+    catch
+        error:Reason -> {error, N, Reason}
+    end.
+
+check(#{<<"bench">> := Bench} = Line) ->
+    [{Key, maps:get(Key, Line, missing)} || {Key, Is} <- form(Bench), not is(Is, maps:get(Key, Line, missing))].
+
+form(<<"big">>) ->
+    [
+        {<<"figure">>, text},
+        {<<"value">>, number},
+        {<<"shape">>, [<<"one">>, <<"thousand">>, <<"orphans">>]},
+        {<<"size">>, number},
+        {<<"process_limit">>, number},
+        {<<"otp">>, text},
+        {<<"bar">>, number_or_null},
+        {<<"holds">>, [true, false, null, <<"unclear">>]}
+    ];
+form(Bench) when Bench =:= <<"cost">>; Bench =:= <<"ping">> ->
+    [
+        {<<"what">>, text},
+        {<<"arm">>, [atom_to_binary(Arm) || Arm <- lineage_bench_arm:all()]},
+        {<<"base">>, [atom_to_binary(Arm) || Arm <- lineage_bench_arm:all()]},
+        {<<"table">>, [<<"fresh">>, <<"aged">>]},
+        {<<"process_limit">>, number},
+        {<<"otp">>, text},
+        {<<"workers">>, number},
+        {<<"live">>, number},
+        {<<"rounds">>, number},
+        {<<"ops">>, number},
+        {<<"ns_per_op">>, number},
+        {<<"ratio">>, spread},
+        {<<"cpu_ratio">>, spread},
+        {<<"ratio_untraced">>, number},
+        {<<"bar">>, number_or_null},
+        {<<"holds">>, [true, false, null, <<"unclear">>]}
+    ].
+
+is(number, Value) -> is_number(Value) andalso Value >= 0;
+is(number_or_null, Value) -> Value =:= null orelse is(number, Value);
+is(text, Value) -> is_binary(Value) andalso Value =/= <<>>;
+is(spread, #{<<"median">> := M, <<"q1">> := Q1, <<"q3">> := Q3, <<"low">> := L, <<"high">> := H}) ->
+    Q1 =< M andalso M =< Q3 andalso L =< H;
+is(Values, Value) when is_list(Values) -> lists:member(Value, Values);
+is(_, _) -> false.
+
+%% Decodes one JSON value that takes the whole text; raises on anything else. (OTP has no decoder before 27.)
+-spec decode(binary()) -> value().
+decode(Text) ->
+    {Value, <<>>} = value(Text),
+    Value.
+
+value(<<"{}", Rest/binary>>) -> {#{}, Rest};
+value(<<"{", Rest/binary>>) -> members(Rest, #{});
+value(<<"[]", Rest/binary>>) -> {[], Rest};
+value(<<"[", Rest/binary>>) -> elements(Rest, []);
+value(<<"\"", Rest/binary>>) -> string(Rest, <<>>);
+value(<<"true", Rest/binary>>) -> {true, Rest};
+value(<<"false", Rest/binary>>) -> {false, Rest};
+value(<<"null", Rest/binary>>) -> {null, Rest};
+value(Text) -> number(Text).
+
+members(Text, Map) ->
+    {Key, <<":", AfterColon/binary>>} = value(Text),
+    true = is_binary(Key) andalso not is_map_key(Key, Map),
+    case value(AfterColon) of
+        {Value, <<",", Rest/binary>>} -> members(Rest, Map#{Key => Value});
+        {Value, <<"}", Rest/binary>>} -> {Map#{Key => Value}, Rest}
+    end.
+
+elements(Text, List) ->
+    case value(Text) of
+        {Value, <<",", Rest/binary>>} -> elements(Rest, [Value | List]);
+        {Value, <<"]", Rest/binary>>} -> {lists:reverse([Value | List]), Rest}
+    end.
+
+string(<<"\"", Rest/binary>>, Text) -> {Text, Rest};
+string(<<"\\u", Code:4/binary, Rest/binary>>, Text) -> string(Rest, <<Text/binary, (binary_to_integer(Code, 16))/utf8>>);
+string(<<"\\", Char, Rest/binary>>, Text) when Char =:= $"; Char =:= $\\ -> string(Rest, <<Text/binary, Char>>);
+string(<<Char/utf8, Rest/binary>>, Text) when Char >= 32, Char =/= $\\ -> string(Rest, <<Text/binary, Char/utf8>>).
+
+number(Text) ->
+    {match, [{0, Length} | _]} = re:run(Text, "^-?(0|[1-9][0-9]*)(\\.[0-9]+)?"),
+    <<Digits:Length/binary, Rest/binary>> = Text,
+    case binary:match(Digits, <<".">>) of
+        nomatch -> {binary_to_integer(Digits), Rest};
+        _ -> {binary_to_float(Digits), Rest}
+    end.

@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Everything that is too long for `make test`: the bars of time, ratio and memory at full size, and long storms.
+#
+# LINEAGE_SOAK=1, LINEAGE_STORM and LINEAGE_CYCLES tell the test suites to run at full size: 4 workers with 10^6 births each, 1,000
+# times attach and detach in a storm, 10^5 calls of the NIF with random terms.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+export LC_ALL=C.UTF-8 TERM=dumb
+
+failed=()
+stage() {
+    local name=$1 started=$SECONDS
+    shift
+    echo "== $name"
+    if "$@"; then
+        echo "== $name: ok, $((SECONDS - started)) s"
+    else
+        echo "== $name: FAILED, $((SECONDS - started)) s"
+        failed+=("$name")
+    fi
+}
+
+export LINEAGE_SOAK=1 LINEAGE_STORM=1000000 LINEAGE_CYCLES=1000
+stage storms rebar3 ct --readable=true --suite "$(ls test/*_SUITE.erl | grep -v real_ | paste -sd,)"
+stage eunit rebar3 eunit
+unset LINEAGE_SOAK LINEAGE_STORM LINEAGE_CYCLES
+stage bars bench/run.sh --bars
+
+if [ ${#failed[@]} -gt 0 ]; then
+    echo "soak: failed: ${failed[*]}"
+    exit 1
+fi
+echo "soak: ok"
