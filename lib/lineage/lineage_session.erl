@@ -287,7 +287,7 @@ nif_missing() ->
 start_collecting(Alias, Session, Hook, Rules, #{exits := Exits} = Options, St) ->
     application:set_env(lineage, attached, true),
     Args = [self(), Hook, Exits, Rules],
-    Collector = spawn_link(?MODULE, collect, Args),
+    Collector = spawn_opt(?MODULE, collect, Args, [link, {min_heap_size, lineage_walk:room()}]),
     rows([{phase, {attaching, 0, 0}}]),
     St#st{phase = attaching, options = Options, rules = Rules, hook = Hook, session = Session,
           started = now_ms(), caller = Alias, collector = Collector, names = #{}, yields = []}.
@@ -366,9 +366,9 @@ undo(Reply, Ended, #st{hook = Hook, collector = Collector, caller = Alias, yield
     stop_collector(Collector),
     lineage_hook:disarm(Hook),
     lineage_hook:disarm_monitors(Hook),
-    Flagged = flagged_pids(),
+    Phase = row(phase),
     rows([{phase, idle}, {ended, Ended}]),
-    lineage_baseline:unflag(Hook, Flagged, #{}),
+    lineage_walk:apart(fun() -> lineage_baseline:unflag(Hook, flagged_pids(Phase), #{}) end),
     lineage_hook:destroy(Hook),
     lineage_nif:close(),
     [demonitor(Yield, [flush]) || Yield <- Yields],
@@ -378,13 +378,9 @@ undo(Reply, Ended, #st{hook = Hook, collector = Collector, caller = Alias, yield
     #st{}.
 
 %% The census names all that may be flagged, except what it had no room for, or did not come to.
-flagged_pids() ->
+flagged_pids(Phase) ->
     case lineage_nif:info() of
-        #{lost := 0} ->
-            case row(phase) of
-                attached -> lineage_nif:pids();
-                _ -> processes()
-            end;
+        #{lost := 0} when Phase =:= attached -> lineage_nif:pids();
         _ -> processes()
     end.
 
@@ -404,7 +400,7 @@ give_up(#st{phase = yielded} = St) ->
 give_up(#st{hook = Hook, watch = Watch} = St) ->
     lineage_hook:disarm(Hook),
     lineage_hook:disarm_monitors(Hook),
-    lineage_baseline:unflag(Hook, lineage_nif:pids(), #{}),
+    lineage_walk:apart(fun() -> lineage_baseline:unflag(Hook, lineage_nif:pids(), #{}) end),
     tell(lineage_watch:blind(Watch), St#st{phase = yielded}).
 
 resume(Yield, #st{phase = yielded, yields = Yields} = St) ->

@@ -7,7 +7,7 @@
 %% die with the caller.
 -module(lineage_walk).
 
--export([each/4, worker/3]).
+-export([each/4, apart/1, room/0, worker/3, run_apart/3]).
 
 -export_type([options/0]).
 
@@ -33,6 +33,33 @@ each(Pids, Work, {Merge, Acc}, Options) ->
              progress => maps:get(progress, Options, fun(_) -> ok end)},
     {Running, Walk1} = start(Workers, #{}, Walk),
     loop(Running, Acc, Walk1).
+
+%% @doc Runs `Fun' in a process of its own, linked to the caller, that has room for lists of all
+%% processes; exits as it does.
+-spec apart(fun(() -> Result)) -> Result.
+apart(Fun) ->
+    Tag = make_ref(),
+    {Pid, Monitor} = spawn_opt(?MODULE, run_apart, [self(), Tag, Fun],
+                               [link, monitor, {min_heap_size, room()}]),
+    receive
+        {Tag, Result} ->
+            stop(Pid, Monitor),
+            Result;
+        {'DOWN', Monitor, process, Pid, Reason} ->
+            exit(Reason)
+    end.
+
+%% @doc Words of heap in which a walk over all processes needs no garbage collection: with a million,
+%% one holds its scheduler for 100 ms. Only what is used of it takes memory.
+-spec room() -> pos_integer().
+room() ->
+    4096 + 8 * erlang:system_info(process_count).
+
+%% @private
+-spec run_apart(pid(), reference(), fun(() -> term())) -> term().
+run_apart(Caller, Tag, Fun) ->
+    own(),
+    Caller ! {Tag, Fun()}.
 
 start(0, Running, Walk) ->
     {Running, Walk};

@@ -87,8 +87,10 @@ blind_since(Watch) ->
 %% The hook is set again: learn what was missed, and watch again whom it watched.
 mend(Hook, #watch{context = #{exits := Exits} = Context} = Watch) ->
     #watch{blind_from = From} = Blind = blind_since(Watch),
-    _ = seed_missing(Hook, Context),
-    _ = lineage_baseline:flag(Hook, watched(Exits), Context),
+    lineage_walk:apart(fun() ->
+        _ = seed_missing(Hook, Context),
+        lineage_baseline:flag(Hook, watched(Exits), Context)
+    end),
     Now = now_ms(),
     Yielded = Watch#watch.blind_from =/= undefined,
     Blind#watch{hook = Hook, blind_from = undefined, ok_at = Now, compared_at = Now,
@@ -127,7 +129,7 @@ short(Count) ->
     Live < Count.
 
 compare_sets(#watch{hook = Hook, context = Context, compared_at = At} = Watch) ->
-    Missed = seed_missing(Hook, Context),
+    Missed = lineage_walk:apart(fun() -> seed_missing(Hook, Context) end),
     Now = now_ms(),
     Watch1 = Watch#watch{behind = false, compared_at = Now},
     case Missed of
