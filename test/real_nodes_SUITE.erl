@@ -360,6 +360,9 @@ every_entry_was_seen(_Config) ->
 %% Of another release.
 excused({otp_ring0, start, 2}) -> true;
 excused({erts_trace_cleaner, start, 0}) -> release() < 27;
+excused({frame, {timer, interval_loop, '_'}}) -> release() < 27;
+%% Older releases of Elixir only.
+excused({'Elixir.ExUnit.CaptureLog', init_proxy, '_'}) -> true;
 %% They live for a moment: while code is purged, while two nodes connect.
 excused({child, {registered, elixir_code_server}}) -> true;
 excused({net_kernel, passive_connect_monitor, 2}) -> true;

@@ -81,6 +81,8 @@ kernel() ->
             <<"waits for another node to connect, then answers and ends">>},
         {{child, {registered, code_server}},
             <<"runs a module's on_load: the code server monitors it">>},
+        {{frame, {timer, interval_loop, '_'}},
+            <<"timer's process of one interval (27 on): monitors the timer server and its user">>},
         {{frame, {global, timer, 2}}, <<"a timer of global's: sends one message and ends">>},
         {{frame, {global, resolver, 2}},
             <<"resolves names while two nodes connect; monitors, and stops with the connection">>},
@@ -99,7 +101,6 @@ files_and_sockets() ->
         {{Module, init, 1}, Owner}
      || Module <- [
             raw_file_io_delayed,
-            raw_file_io_compressed,
             raw_file_io_deflate,
             raw_file_io_inflate,
             gen_tcp_socket,
