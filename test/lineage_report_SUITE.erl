@@ -18,7 +18,7 @@
 -export([filters/1, bad_options/1, not_attached/1]).
 -export([why_of_a_dynamic_child/1, why_by_name_and_text/1, why_of_the_unknown/1, why_knows_a_dead_spawner/1,
          why_of_roots/1, monitors_notice/1, labels/1, recent_names_the_short_lived/1]).
--export([prompt/0]).
+-export([prompt/1]).
 
 -define(T, lineage_report_things).
 
@@ -343,38 +343,35 @@ eunit_processes_are_hosts(_) ->
             ?assertMatch(#{verdict := tethered}, Why)
     end.
 
-%% A real shell: its own processes are no orphans, what is typed into it may be one.
+%% A real shell that waits for a line: its own processes are no orphans.
 a_shell_is_a_host(_) ->
-    Leader = spawn_link(?MODULE, prompt, []),
+    Self = self(),
+    Leader = spawn_link(?MODULE, prompt, [Self]),
     Shell = spawn(fun() -> group_leader(Leader, self()), shell:server(false, false) end),
-    Evaluator = ?T:wait_for(fun() -> evaluator(Shell) end, Shell),
-    ?assertEqual(none, orphan(Shell)),
-    ?assertEqual(none, orphan(Evaluator)),
+    Reader = receive {asked_for_a_line, From} -> From end,
+    Before = proplists:get_value(links, process_info(Shell, [links])),
+    Its = lists:usort([Shell, Reader | [P || P <- Before, is_pid(P)]]),
+    ?assertEqual([], [O || #{pid := P} = O <- lineage:orphans(), lists:member(P, Its)]),
+    ?assertMatch(#{verdict := host}, lineage:why(Shell)),
     exit(Shell, kill).
 
-evaluator(Shell) ->
-    case process_info(Shell, links) of
-        {links, Links} ->
-            case [P || P <- Links, is_pid(P)] of
-                [Evaluator | _] -> Evaluator;
-                [] -> false
-            end;
-        undefined -> false
-    end.
-
-%% Takes the shell's output, and leaves it waiting for input.
-prompt() ->
+%% Takes the shell's output, tells of its first question, and leaves it unanswered.
+prompt(Teller) ->
     receive
-        {io_request, From, As, Request} when element(1, Request) =:= put_chars ->
-            From ! {io_reply, As, ok};
-        {io_request, From, As, getopts} ->
-            From ! {io_reply, As, []};
-        {io_request, From, As, {get_geometry, _}} ->
-            From ! {io_reply, As, {error, enotsup}};
+        {io_request, From, As, Request} ->
+            case kind(Request) of
+                put_chars -> From ! {io_reply, As, ok};
+                get_until -> Teller ! {asked_for_a_line, From};
+                get_line -> Teller ! {asked_for_a_line, From};
+                _ -> From ! {io_reply, As, {error, request}}
+            end;
         _ ->
             ok
     end,
-    prompt().
+    prompt(Teller).
+
+kind(Request) when is_tuple(Request) -> element(1, Request);
+kind(Request) -> Request.
 
 the_runtime_is_no_orphan(_) ->
     Names = [init, erl_prim_loader, application_controller, erts_code_purger],

@@ -166,7 +166,7 @@ with_otp(_Pid, Map) ->
 keys(Pid) ->
     try process_info(Pid, [{dictionary, Key} || Key <- ?KEYS]) of
         undefined -> dead;
-        Found -> [{Key, Value} || {{dictionary, Key}, Value} <- Found, Value =/= undefined]
+        Found -> [{Key, Value} || {Key, {_Item, Value}} <- lists:zip(?KEYS, Found), Value =/= undefined]
     catch
         error:badarg -> whole(Pid)
     end.
