@@ -18,6 +18,12 @@ closing=()
 told=
 esc=$(printf '\033')
 
+# How long the long checks run: births of each of a storm's 4 workers, attach and detach in a storm.
+# Under a sanitizer they run at the suites' own, smaller size. make soak runs them at full size.
+storm=${LINEAGE_STORM:-100000}
+cycles=${LINEAGE_CYCLES:-100}
+unset LINEAGE_STORM LINEAGE_CYCLES
+
 # Every name the host's shells set for a VM would reach the nodes under test.
 unset ERL_FLAGS ERL_AFLAGS ERL_ZFLAGS ERL_LIBS LINEAGE_VARIANT
 
@@ -47,7 +53,7 @@ eunit() {
 stage_erl() {
     local status=0
     eunit || status=1
-    rebar3 ct --readable=true || status=1
+    LINEAGE_STORM=$storm LINEAGE_CYCLES=$cycles rebar3 ct --readable=true || status=1
     return $status
 }
 
@@ -128,7 +134,7 @@ closing_lines() {
         function number_after(line, word,   rest) {
             if (!match(line, word " *[0-9]+")) return 0
             rest = substr(line, RSTART, RLENGTH)
-            gsub(/[^0-9]/, "", rest)
+            sub(/^[^0-9]*/, "", rest)
             return rest + 0
         }
         /Performing EUnit tests/ { runner = "EUnit" }
@@ -152,6 +158,11 @@ closing_lines() {
             }
             # Only the last: tests that run a project print the line of its runner too.
             exunit = line; exunit_ok = all - bad; exunit_bad = bad
+        }
+        # Elixir 1.20 says "Result: 4 passed" or "Result: 3/4 passed".
+        /^Result: [0-9]+(\/[0-9]+)? passed/ {
+            exunit = $0; exunit_ok = number_after($0, "Result:"); exunit_bad = 0
+            if (match($0, /\/[0-9]+/)) exunit_bad = substr($0, RSTART + 1, RLENGTH - 1) - exunit_ok
         }
         END { if (exunit != "") told("ExUnit", exunit_ok, exunit_bad, exunit) }'
 }
@@ -190,6 +201,8 @@ done
 
 echo
 echo "Stages: $*; $((SECONDS / 60)) min $((SECONDS % 60)) s."
+echo "Long checks, as a part of make soak: storms $storm of 1000000 births a worker," \
+    "$cycles of 1000 attach/detach cycles; benchmarks for the form of their output only."
 printf '%s\n' "${closing[@]}"
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]
