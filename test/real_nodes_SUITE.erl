@@ -363,7 +363,8 @@ excused({erts_trace_cleaner, start, 0}) -> release() < 27;
 excused({frame, {timer, interval_loop, '_'}}) -> release() < 27;
 %% Older releases of Elixir only.
 excused({'Elixir.ExUnit.CaptureLog', init_proxy, '_'}) -> true;
-%% They live for a moment: while code is purged, while two nodes connect.
+%% They live for a moment: while types are checked, while code is purged, while two nodes connect.
+excused({frame, {'Elixir.Module.ParallelChecker', _, _}}) -> true;
 excused({child, {registered, elixir_code_server}}) -> true;
 excused({net_kernel, passive_connect_monitor, 2}) -> true;
 excused({frame, {global, timer, 2}}) -> true;

@@ -126,7 +126,18 @@ shells() ->
             <<"runs what the command line of elixir or mix says; init waits for it">>},
         {{child, {frame, {'Elixir.Kernel.ParallelCompiler', wait_for_messages, '_'}}}, Compiles},
         {{child, {frame, {'Elixir.Kernel.ParallelCompiler', spawn_workers, '_'}}}, Compiles}
-    ].
+    ] ++
+        [
+            {{frame, {'Elixir.Module.ParallelChecker', Fun, '_'}},
+                <<"checks a module's types; monitors the process that compiles, and ends with it">>}
+         || Fun <- [
+                %% Elixir 1.18
+                '-inner_spawn/6-fun-1-',
+                %% Elixir 1.20
+                '-spawn_checker/7-fun-0-',
+                '-spawn_and_register_cache/6-fun-1-'
+            ]
+        ].
 
 erlang_tests() ->
     [
