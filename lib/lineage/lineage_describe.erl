@@ -7,7 +7,7 @@
 %% The VM's default backtrace_depth; where it was raised, deep stacks keep their plain initial call.
 -define(DEPTH, 8).
 
--export([items/0, apps/0, app/3, name/1, label/1, initial_call/2, mfa/1, pid/1]).
+-export([items/0, apps/0, app/3, name/1, label/1, initial_call/2, mfa/1, atom/1, pid/1]).
 
 %% @doc What to ask of a process with {@link lineage_proc:info_many/3} to describe it.
 -spec items() -> [lineage_proc:item()].
@@ -103,6 +103,11 @@ initial_call({supervisor, init, 1} = Call, Info) ->
     from_otp(Call, Info);
 initial_call({'Elixir.DynamicSupervisor', init, 1} = Call, Info) ->
     from_otp(Call, Info);
+%% Tasks and agents say which function of their user's they run.
+initial_call({'Elixir.Task.Supervised', _, _} = Call, Info) ->
+    from_otp(Call, Info);
+initial_call({'Elixir.Agent.Server', init, 1} = Call, Info) ->
+    from_otp(Call, Info);
 initial_call(undefined, Info) ->
     from_otp(undefined, Info);
 initial_call(Call, _Info) ->
@@ -132,6 +137,8 @@ plumbing(_, _) -> false.
 -spec mfa(mfa() | undefined | term()) -> binary().
 mfa(undefined) ->
     <<"?">>;
+mfa({Behaviour, Module, 1}) when Behaviour =:= supervisor, Module =/= init; Behaviour =:= supervisor_bridge, Module =/= init ->
+    <<(atom_to_binary(Behaviour))/binary, " ", (atom(Module))/binary>>;
 mfa({M, F, A}) when is_atom(M), is_atom(F), is_integer(A) ->
     {Module, Separator} = case atom_to_binary(M) of
                               <<"Elixir.", Name/binary>> -> {Name, $.};
@@ -144,6 +151,14 @@ mfa({M, F, A}) when is_atom(M), is_atom(F), is_integer(A) ->
     end;
 mfa(Other) ->
     unicode:characters_to_binary(io_lib:format("~0tP", [Other, 6])).
+
+%% @doc A name as people write it: Elixir's modules without their prefix.
+-spec atom(atom()) -> binary().
+atom(Atom) ->
+    case atom_to_binary(Atom) of
+        <<"Elixir.", Name/binary>> -> Name;
+        Name -> Name
+    end.
 
 -spec pid(pid() | term()) -> binary().
 pid(Pid) when is_pid(Pid) -> list_to_binary(pid_to_list(Pid));

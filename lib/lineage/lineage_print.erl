@@ -82,13 +82,14 @@ basis({remote_link, Pid}) -> [<<"linked to ">>, lineage_describe:pid(Pid), <<" o
 basis({unresolved, Sup}) -> [<<"unresolved: ">>, lineage_describe:pid(Sup), <<" was not asked, or did not answer">>].
 
 id(undefined) -> [];
+id(Id) when is_atom(Id) -> [<<" as ">>, lineage_describe:atom(Id)];
 id(Id) -> [<<" as ">>, term(Id)].
 
 what(#{initial_call := Call} = R) ->
-    Names = [atom_to_binary(N) || #{name := N} <- [R], N =/= undefined] ++ [[$", any(L), $"] || #{label := L} <- [R], L =/= undefined],
+    Names = [lineage_describe:atom(N) || #{name := N} <- [R], N =/= undefined] ++ [[$", any(L), $"] || #{label := L} <- [R], L =/= undefined],
     text(lists:join($\s, Names ++ [lineage_describe:mfa(Call)])).
 
-any(Atom) when is_atom(Atom) -> atom_to_binary(Atom);
+any(Atom) when is_atom(Atom) -> lineage_describe:atom(Atom);
 any(Binary) -> Binary.
 
 %% The last dead
@@ -152,12 +153,12 @@ chain(Relatives) ->
     [relative(R) || R <- lists:sublist(Relatives, 12)] ++ more(length(Relatives) - 12).
 
 relative(#{pid := Pid, alive := Alive, initial_call := Call, name := Name, class := Class, via := Via}) ->
-    text([lineage_describe:pid(Pid), [[$\s, atom_to_binary(Name)] || Name =/= undefined], $\s, lineage_describe:mfa(Call),
+    text([lineage_describe:pid(Pid), [[$\s, lineage_describe:atom(Name)] || Name =/= undefined], $\s, lineage_describe:mfa(Call),
           [[<<", ">>, atom_to_binary(C)] || C <- Class], [<<", dead">> || not Alive],
           [<<", linked">> || Via =:= link]]).
 
 stopper(#{how := How, pid := Pid, name := Name, basis := Basis}) ->
-    Who = [lineage_describe:pid(Pid) | [[$\s, atom_to_binary(Name)] || Name =/= undefined]],
+    Who = [lineage_describe:pid(Pid) | [[$\s, lineage_describe:atom(Name)] || Name =/= undefined]],
     stopped(How, Who, Basis, Pid).
 
 stopped(child, Who, {child, Child}, _) -> [<<"supervisor ">>, Who, <<": its child">>, child(Child)];
@@ -180,7 +181,7 @@ restarter(#{restart := transient} = R) -> text([holder(R), <<" (transient: after
 restarter(#{restart := Restart} = R) -> text([holder(R), <<" (">>, atom_to_binary(Restart), $)]).
 
 holder(#{pid := Pid, name := Name, id := Id}) ->
-    [<<"supervisor ">>, lineage_describe:pid(Pid), [[$\s, atom_to_binary(Name)] || Name =/= undefined], id(Id)].
+    [<<"supervisor ">>, lineage_describe:pid(Pid), [[$\s, lineage_describe:atom(Name)] || Name =/= undefined], id(Id)].
 
 noticed(#{noticed_by := unresolved}) -> [<<"unresolved: it did not answer in time">>];
 noticed(#{noticed_by := []}) -> [<<"nobody">>];
@@ -188,7 +189,7 @@ noticed(#{noticed_by := Watchers, noticed_count := Count}) ->
     [watcher(W) || W <- lists:sublist(Watchers, 8)] ++ more(Count - 8).
 
 watcher(#{pid := Pid, name := Name, initial_call := Call, by := By}) when is_pid(Pid) ->
-    text([lineage_describe:pid(Pid), [[$\s, atom_to_binary(Name)] || Name =/= undefined],
+    text([lineage_describe:pid(Pid), [[$\s, lineage_describe:atom(Name)] || Name =/= undefined],
           [[$\s, lineage_describe:mfa(Call)] || Call =/= undefined], <<", by ">>, atom_to_binary(By)]);
 watcher(#{pid := Other, by := By}) ->
     text([term(Other), <<", by ">>, atom_to_binary(By)]).

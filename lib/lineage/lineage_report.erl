@@ -312,9 +312,13 @@ filter(Rows, Options) ->
 kinds(Kinds) when is_list(Kinds) -> Kinds;
 kinds(Kind) -> [Kind].
 
-ignored(#{initial_call := Call, spawner := Spawner, name := Name, label := Label}, Patterns) ->
-    lists:any(fun({M, F, '_'}) -> is_mf(Call, M, F) orelse is_mf(Spawner, M, F);
-                 ({_, _, _} = Wanted) -> Wanted =:= Call orelse Wanted =:= Spawner;
+%% By the call that is shown, the one it was born with, or its spawner's.
+ignored(_Row, []) ->
+    false;
+ignored(#{pid := Pid, initial_call := Call, spawner := Spawner, name := Name, label := Label}, Patterns) ->
+    Calls = [Call, Spawner | [Born || #{initial_call := Born} <- [lineage_nif:record(Pid)]]],
+    lists:any(fun({M, F, '_'}) -> lists:any(fun(C) -> is_mf(C, M, F) end, Calls);
+                 ({_, _, _} = Wanted) -> lists:member(Wanted, Calls);
                  (Wanted) -> Wanted =:= Name orelse Wanted =:= Label
               end, Patterns).
 

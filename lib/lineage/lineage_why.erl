@@ -135,7 +135,7 @@ rooted(#{pid := Pid} = Why, Class, Record, Info) ->
     Bonds = lineage_links:bonds(Pid, maps:get(links, Info, [])),
     Stops = case Class of
                 root -> applications(Pid, Info);
-                host -> [stopper(link, P, {link, Pid, P}) || P <- guardians(Record), lists:member(P, Bonds)];
+                host -> [stopper(link, P, {link, Pid, P}) || P <- guardians(Record), lists:member(P, Bonds), not below(P, Pid)];
                 runtime -> []
             end,
     Why#{verdict => Class, ancestors => parents(Record), stopped_by => Stops, restarted_by => nobody,
@@ -259,7 +259,8 @@ survives(Path, Held, Counts) ->
 
 survives_step(Pid, Guardian, Held, Counts) ->
     Supervisor = lineage_links:has(supervisor, Guardian),
-    Sure = lineage_links:has(root, Guardian)
+    %% The node stops when one of the runtime's own does.
+    Sure = lineage_links:has(root, Guardian) orelse lineage_links:has(runtime, Guardian)
         %% A supervisor traps exits, and still ends when the one that started it does, whatever the reason.
         orelse (lineage_links:has(supervisor, Pid) andalso born_of(Pid, Guardian))
         orelse (Supervisor andalso is_held(Pid, Guardian, Held, Counts)),
@@ -295,15 +296,12 @@ traps(Pid, Guardian) ->
 returns(_Guardian, true) ->
     [];
 returns(Guardian, false) ->
-    case lineage_links:has(runtime, Guardian) of
-        true -> [];
-        false -> [text("~ts is no supervisor and could return normally, which a link does not carry", [called(Guardian)])]
-    end.
+    [text("~ts is no supervisor and could return normally, which a link does not carry", [called(Guardian)])].
 
 called(Pid) ->
     case name(Pid) of
         undefined -> lineage_describe:pid(Pid);
-        Name -> [lineage_describe:pid(Pid), " (", atom_to_binary(Name), ")"]
+        Name -> [lineage_describe:pid(Pid), " (", lineage_describe:atom(Name), ")"]
     end.
 
 text(Format, Args) ->
