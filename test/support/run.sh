@@ -71,8 +71,10 @@ stage_lint() {
     headers=$(find c_src bench test/c -name '*.h' -not -path '*/_build/*')
     mix format --check-formatted || status=1
     clang-format --dry-run -Werror $sources $headers || status=1
+    # What fills `word` in recent.c is a loop of a constant number of turns; clang-tidy sees it.
     cppcheck --quiet --error-exitcode=1 --std=c11 --enable=warning,performance,portability \
-        --inline-suppr --suppress=missingIncludeSystem -I c_src/core -I c_src/nif c_src || status=1
+        --inline-suppr --suppress=missingIncludeSystem --suppress=uninitvar:c_src/core/recent.c \
+        -I c_src/core -I c_src/nif c_src || status=1
     clang-tidy --quiet $(find c_src -name '*.c') -- -std=c11 -D_GNU_SOURCE= -Ic_src/core -Ic_src/nif \
         -isystem "$(dirname "$(find -H /usr/lib/erlang/usr/include "${ERTS_INCLUDE_DIR:-/nonexistent}" \
             -name erl_nif.h 2>/dev/null | tail -n 1)")" || status=1
