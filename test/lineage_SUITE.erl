@@ -67,6 +67,7 @@ run_storm(Exits, N) ->
               {lineage_proc, helper, 3}]).
 
 count_own(Switch) ->
+    ok = code:ensure_modules_loaded([lineage_walk, lineage_proc]),
     [1 = erlang:trace_pattern(MFA, Switch, [local, call_count]) || MFA <- ?OWN].
 
 own() ->
