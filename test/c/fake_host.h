@@ -4,7 +4,8 @@
  * Model: memory is counted by the byte and fails when told to; processes are numbers below
  * FAKE_PIDS, alive as a bitmap says. A pid is a term as the VM makes one: number << 4 | 3, so
  * numbers that differ by the process limit share a slot. Threads: any, but `fake_fail_after`, which
- * is for one. One source file of a program includes this.
+ * is for one. Everything here is relaxed: a host that ordered memory would hide from
+ * ThreadSanitizer what the core forgot to. One source file of a program includes this.
  */
 #ifndef FAKE_HOST_H
 #define FAKE_HOST_H
@@ -14,6 +15,8 @@
 #include <stdlib.h>
 
 #define FAKE_PIDS (1u << 23)
+#define FAKE_GET(field) atomic_load_explicit(&(field), memory_order_relaxed)
+#define FAKE_ADD(field, n) atomic_fetch_add_explicit(&(field), (n), memory_order_relaxed)
 
 static _Atomic uint64_t fake_alive_bits[FAKE_PIDS / 64];
 static _Atomic int64_t fake_bytes, fake_blocks, fake_peak_bytes;
@@ -27,13 +30,15 @@ static inline uint64_t fake_pid(uint64_t number) { return number << 4 | 3; }
 static inline uint64_t fake_number(uint64_t pid) { return pid >> 4; }
 
 static inline uint64_t fake_start(uint64_t number) {
-    atomic_fetch_or(&fake_alive_bits[number / 64], (uint64_t)1 << number % 64);
+    atomic_fetch_or_explicit(&fake_alive_bits[number / 64], (uint64_t)1 << number % 64,
+                             memory_order_relaxed);
     return fake_pid(number);
 }
 
 static inline void fake_kill(uint64_t pid) {
     uint64_t number = fake_number(pid);
-    atomic_fetch_and(&fake_alive_bits[number / 64], ~((uint64_t)1 << number % 64));
+    atomic_fetch_and_explicit(&fake_alive_bits[number / 64], ~((uint64_t)1 << number % 64),
+                              memory_order_relaxed);
 }
 
 static inline bool fake_is_alive(void *env, uint64_t pid) {
@@ -41,31 +46,33 @@ static inline bool fake_is_alive(void *env, uint64_t pid) {
     if (fake_on_is_alive != NULL)
         fake_on_is_alive(pid);
     uint64_t number = fake_number(pid);
-    return (atomic_load(&fake_alive_bits[number / 64]) >> number % 64 & 1) != 0;
+    return (FAKE_GET(fake_alive_bits[number / 64]) >> number % 64 & 1) != 0;
 }
 
 static inline void *fake_alloc(size_t bytes) {
-    int64_t left = atomic_load(&fake_fail_after);
+    int64_t left = FAKE_GET(fake_fail_after);
     if (left == 0)
         return NULL;
     if (left > 0)
-        atomic_fetch_sub(&fake_fail_after, 1);
+        FAKE_ADD(fake_fail_after, -1);
     size_t *block = malloc(bytes + 16);
     if (block == NULL)
         return NULL;
     *block = bytes;
-    atomic_fetch_add(&fake_blocks, 1);
-    int64_t now = atomic_fetch_add(&fake_bytes, (int64_t)bytes) + (int64_t)bytes;
-    int64_t peak = atomic_load(&fake_peak_bytes);
-    while (now > peak && !atomic_compare_exchange_weak(&fake_peak_bytes, &peak, now))
+    FAKE_ADD(fake_blocks, 1);
+    int64_t now = FAKE_ADD(fake_bytes, (int64_t)bytes) + (int64_t)bytes;
+    int64_t peak = FAKE_GET(fake_peak_bytes);
+    while (now > peak &&
+           !atomic_compare_exchange_weak_explicit(&fake_peak_bytes, &peak, now,
+                                                  memory_order_relaxed, memory_order_relaxed))
         ;
     return (char *)block + 16;
 }
 
 static inline void fake_free(void *memory) {
     size_t *block = (size_t *)((char *)memory - 16);
-    atomic_fetch_sub(&fake_bytes, (int64_t)*block);
-    atomic_fetch_sub(&fake_blocks, 1);
+    FAKE_ADD(fake_bytes, -(int64_t)*block);
+    FAKE_ADD(fake_blocks, -1);
     free(block);
 }
 
