@@ -15,6 +15,8 @@ _Atomic(lin_tap_fn) lin_tap;
 /* How long after its seeding a pid may still report its own birth, and be the same process. */
 #define SEED_GRACE_TICKS 10000000000u
 
+#define SLACK_RECORDS 32768u /* 2 MiB */
+
 /* Ticks of one generation, as a power of two: about a millisecond at 2 GHz. */
 #define GENERATION_SHIFT 21
 
@@ -44,6 +46,7 @@ int lin_census_create(const struct lin_census_options *options, struct lin_censu
     census->max_bytes = options->max_bytes;
     census->opened = lin_clock_now();
     census->chunks_max = chunks_max;
+    census->slack_records = SLACK_RECORDS;
     census->mfas = lin_mfas_create();
     census->chunks = host->alloc(chunks_max * sizeof(void *));
     census->index = host->alloc(index_bytes);

@@ -105,6 +105,7 @@ struct lin_census {
     /* The table of monitors was full once: nobody is known to be unwatched from then on. */
     _Atomic bool monitors_full;
     uint32_t chunks_max;
+    uint32_t slack_records; /* may lie free before trim gives memory back */
     _Atomic(struct lin_chunk *) *chunks; /* written under pool_lock; read inside the gate */
     _Atomic uint32_t *index;
     /* Writers: the owner's death, close. Readers: the hook, relaxed: a late `true` costs one event.

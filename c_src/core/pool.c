@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SLACK_RECORDS 32768u /* 2 MiB that may lie free before trim gives back */
 #define PAUSE_US 200u
 #define MOVES_PER_TRIM 4096u /* chunks; the next sweep goes on */
 
@@ -274,9 +273,9 @@ void lin_census_trim(struct lin_census *census, struct lin_thread *self) {
     (void)self;
     struct lin_totals totals;
     lin_census_totals(census, &totals);
-    if (totals.free_records <= SLACK_RECORDS)
+    if (totals.free_records <= census->slack_records)
         return;
-    uint64_t surplus = (totals.free_records - SLACK_RECORDS) / LIN_CHUNK;
+    uint64_t surplus = (totals.free_records - census->slack_records) / LIN_CHUNK;
     struct lin_chunk **chunks = lin_gate.host->alloc(census->chunks_max * sizeof *chunks);
     if (chunks == NULL)
         return;
