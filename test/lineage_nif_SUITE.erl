@@ -1,0 +1,159 @@
+%% The NIF takes any term from anyone: it answers, or raises badarg, and what it held is given back.
+-module(lineage_nif_SUITE).
+
+-include_lib("stdlib/include/assert.hrl").
+
+-export([all/0, random_calls/1, nothing_leaks/1]).
+%% Called on peers.
+-export([run_random/2, run_leaks/1]).
+
+all() ->
+    [random_calls, nothing_leaks].
+
+%% LINEAGE_SOAK=1: at full size.
+calls() ->
+    case os:getenv("LINEAGE_SOAK") of
+        "1" -> 100000;
+        _ -> 8000
+    end.
+
+random_calls(_Config) ->
+    Seed = erlang:unique_integer([positive]),
+    ct:pal("random calls from seed ~b", [Seed]),
+    on_peer(fun(Node) -> ok = peer:call(Node, ?MODULE, run_random, [Seed, calls()], 600000) end).
+
+%% Four processes call at once, while others are born and die under a hook that is told random things.
+run_random(Seed, Calls) ->
+    Others = [spawn(fun() -> receive stop -> ok end end) || _ <- lists:seq(1, 20)],
+    Storm = spawn(fun Again() -> {_, M} = spawn_monitor(fun() -> ok end),
+                                 receive {'DOWN', M, _, _, _} -> Again() end end),
+    Callers = [spawn_monitor(fun() -> call_often(Seed + I, Calls div 4, Others) end)
+               || I <- lists:seq(1, 4)],
+    [receive {'DOWN', Monitor, process, Pid, Reason} -> ?assertEqual(normal, Reason) end
+     || {Pid, Monitor} <- Callers],
+    exit(Storm, kill),
+    ok = lineage_nif:close(),
+    ?assertEqual({error, closed}, lineage_nif:info()),
+    %% After all that it still knows the node.
+    {ok, _} = lineage:attach(),
+    ?assertEqual([], [P || P <- Others, not lists:member(P, lineage:pids())]),
+    ok = lineage:detach(),
+    [P ! stop || P <- Others],
+    ok.
+
+call_often(Seed, Calls, Pids) ->
+    rand:seed(exsss, Seed),
+    Gone = spawn(fun() -> ok end),
+    lists:foreach(fun(_) -> call([Gone | Pids]) end, lists:seq(1, Calls)).
+
+call(Pids) ->
+    {Name, Args} = pick(calls_of(Pids)),
+    %% One argument in three is not of the kind that the function asks for.
+    Given = [case rand:uniform(3) of 1 -> any(Pids, 3); _ -> Arg end || Arg <- Args],
+    try apply(lineage_nif, Name, Given) of
+        _ -> ok
+    catch
+        error:badarg -> ok
+    end.
+
+calls_of(Pids) ->
+    Pid = pick(Pids),
+    Class = pick([root, runtime, host, service, supervisor, own]),
+    Session = case lineage_nif:info() of #{session := S} -> S; _ -> 1 end,
+    Event = pick([{spawned, Pid}, {spawn, Pid}, {exit, {shutdown, any(Pids, 1)}}, {exit, kill}, {link, pick(Pids)},
+                  {getting_linked, pick(Pids)}, {unlink, pick(Pids)}, {getting_unlinked, foreign()},
+                  {register, name}, {unregister, name}, {call, {erlang, monitor, [process, pick(Pids)]}},
+                  {return_from, {erlang, monitor, 2}}, {exception_from, {erlang, monitor, 2}}]),
+    [{open, [#{exits => pick([suspects, all]), monitors => pick([unknown, exact]),
+               process_limit => pick([1024, 1000, 262144]), max_bytes => pick([1, 100000, 100000000])}]},
+     {close, []}, {info, []}, {sweep, []}, {pids, []}, {records, []}, {guardians, []},
+     {classify, [Class, pick([m, proc_lib]), f, pick([0, 255, 256, '_'])]},
+     {mark, [Pid, Class]}, {unmark, [Pid, Class]}, {record, [Pid]},
+     {seed, [Pid, pick(Pids), pick(Pids), {m, f, pick([0, 1])}, [Class]]},
+     {set_guardian, [Pid, pick([undefined | Pids])]}, {confirm, [Pid, Pids]},
+     {verdict, [pick([0, 5, 1 bsl 70])]}, {recent, [pick([0, 1000, 1 bsl 40])]},
+     {enabled, [pick([trace_status, spawned, exit, call]), Session, pick([undefined, Pid])]},
+     {trace, [element(1, Event), Session, Pid, element(2, Event), #{extra => pick([{m, f, []}, any(Pids, 2)])}]}].
+
+any(Pids, Depth) ->
+    case rand:uniform(14) of
+        1 -> pick(Pids);
+        2 -> foreign();
+        3 -> make_ref();
+        4 -> hd(erlang:ports());
+        5 -> fun() -> Pids end;
+        6 -> rand:uniform() * 1.0e300;
+        7 -> pick([0, -1, 1 bsl 31, 1 bsl 32, 1 bsl 59, 1 bsl 64, -(1 bsl 200)]);
+        8 -> pick([[], undefined, kill, '', process, trace_status]);
+        9 -> pick([<<>>, <<1:3>>, <<0:800>>, binary:copy(<<"a">>, 70)]);
+        10 when Depth > 0 -> [any(Pids, Depth - 1) | any(Pids, Depth - 1)];
+        11 when Depth > 0 -> [any(Pids, Depth - 1) || _ <- lists:seq(1, rand:uniform(5))];
+        12 when Depth > 0 -> list_to_tuple([any(Pids, Depth - 1) || _ <- lists:seq(0, rand:uniform(4) - 1)]);
+        13 when Depth > 0 -> #{any(Pids, Depth - 1) => any(Pids, Depth - 1), exits => any(Pids, 0)};
+        _ -> pick([gen, init_it, proc_lib, init_p, erts_internal])
+    end.
+
+%% A pid of a node that is not there.
+foreign() ->
+    Node = <<"far@away">>,
+    binary_to_term(<<131, 88, 100, (byte_size(Node)):16, Node/binary, 77:32, 1:32, 5:32>>).
+
+pick(Terms) ->
+    lists:nth(rand:uniform(length(Terms)), Terms).
+
+%% What the sessions took from the VM's allocators is given back, to the byte.
+nothing_leaks(_Config) ->
+    Cycles = calls() div 100,
+    on_peer(fun(Node) -> ok = peer:call(Node, ?MODULE, run_leaks, [Cycles], 600000) end).
+
+run_leaks(Cycles) ->
+    %% A thread's own structure is made once: first every thread has to have been here.
+    cycles(min(50, Cycles)),
+    Before = settled(),
+    cycles(Cycles),
+    ?assertEqual(0, max(0, settled() - Before)),
+    ok.
+
+%% A block that another thread freed is counted until its own thread, at work again, takes it back: the least counts.
+settled() ->
+    lists:min([begin
+                   on_every_scheduler(fun() -> [erlang:yield() || _ <- lists:seq(1, 200)] end),
+                   allocated()
+               end || _ <- lists:seq(1, 100)]).
+
+cycles(Count) ->
+    lists:foreach(fun(I) ->
+                          Exits = case I rem 2 of 0 -> suspects; 1 -> all end,
+                          {ok, Session} = lineage_nif:open(#{exits => Exits, max_bytes => 1 bsl 28, monitors => exact,
+                                                             process_limit => 1024}),
+                          [on_every_scheduler(fun() -> use(Session, N) end) || N <- [1, 2]],
+                          _ = lineage_nif:verdict(10),
+                          _ = lineage_nif:guardians(),
+                          _ = lineage_nif:recent(1000),
+                          ok = lineage_nif:close()
+                  end, lists:seq(1, Count)).
+
+use(Session, N) ->
+    Pids = [spawn(fun() -> ok end) || _ <- lists:seq(1, 20 * N)],
+    [begin
+         ok = lineage_nif:trace(spawned, Session, Pid, self(), #{extra => {m, f, [N]}}),
+         ok = lineage_nif:trace(exit, Session, Pid, killed, #{})
+     end || Pid <- Pids].
+
+on_every_scheduler(Fun) ->
+    Runs = [spawn_opt(Fun, [monitor, {scheduler, Id}])
+            || Id <- lists:seq(1, erlang:system_info(schedulers_online))],
+    [receive {'DOWN', Monitor, process, Pid, normal} -> ok end || {Pid, Monitor} <- Runs].
+
+%% Bytes in blocks of the allocator that serves enif_alloc.
+allocated() ->
+    lists:sum([Size || {instance, _, Kinds} <- erlang:system_info({allocator_sizes, driver_alloc}),
+                       {Kind, Sizes} <- Kinds, lists:member(Kind, [mbcs, sbcs]),
+                       {blocks, Blocks} <- Sizes, {driver_alloc, Figures} <- Blocks,
+                       {size, Size, _, _} <- Figures]).
+
+on_peer(Fun) ->
+    {ok, Peer, _} = peer:start(#{connection => standard_io,
+                                 args => ["-pa", filename:dirname(code:which(lineage)),
+                                          filename:dirname(code:which(?MODULE))]}),
+    try Fun(Peer) after peer:stop(Peer) end.
