@@ -15,7 +15,7 @@
          a_starting_supervisor_is_unresolved/1, a_stuck_process_is_unresolved/1, a_remote_link_joins_no_root/1,
          a_guardian_of_many_is_sampled/1, own_processes_are_left_out/1, a_group_leader_kills/1]).
 -export([a_test_process_is_a_host/1, eunit_processes_are_hosts/1, a_shell_is_a_host/1, the_runtime_is_no_orphan/1]).
--export([filters/1, bad_options/1, not_attached/1]).
+-export([filters/1, bad_options/1, not_attached/1, a_detach_in_mid_report/1]).
 -export([why_of_a_dynamic_child/1, why_by_name_and_text/1, why_of_the_unknown/1, why_knows_a_dead_spawner/1,
          why_of_roots/1, monitors_notice/1, labels/1, recent_names_the_short_lived/1]).
 -export([prompt/1]).
@@ -39,7 +39,7 @@ groups() ->
                   a_starting_supervisor_is_unresolved, a_stuck_process_is_unresolved, a_remote_link_joins_no_root,
                   a_guardian_of_many_is_sampled, own_processes_are_left_out, a_group_leader_kills]},
      {hosts, [], [a_test_process_is_a_host, eunit_processes_are_hosts, a_shell_is_a_host, the_runtime_is_no_orphan]},
-     {options, [], [filters, bad_options, not_attached]},
+     {options, [], [filters, bad_options, not_attached, a_detach_in_mid_report]},
      {why, [], [why_of_a_dynamic_child, why_by_name_and_text, why_of_the_unknown, why_knows_a_dead_spawner, why_of_roots,
                 monitors_notice, labels, recent_names_the_short_lived]}].
 
@@ -418,6 +418,33 @@ not_attached(_) ->
     [?assertNotEqual(nomatch, string:find(sentence(Query), "attach"))
      || Query <- [fun() -> lineage:orphans() end, fun() -> lineage:recent(1) end, fun() -> lineage:why(self()) end,
                   fun() -> lineage:tree() end, fun() -> lineage:diff("x") end, fun() -> lineage:save("x") end]].
+
+%% Whoever asks while another detaches is told so, and nothing else.
+a_detach_in_mid_report(_) ->
+    Pid = ?T:start_server(),
+    Queries = [fun lineage:orphans/0, fun() -> lineage:why(Pid) end, fun lineage:tree/0, fun lineage:summary/0],
+    {Asker, Monitor} = spawn_monitor(fun() -> ask_until_stopped(Queries, #{}) end),
+    [begin
+         ok = lineage:detach(),
+         {ok, _} = lineage:attach()
+     end || _ <- lists:seq(1, 10)],
+    Asker ! stop,
+    receive {'DOWN', Monitor, process, Asker, Reason} -> ?assertEqual(all_answered, Reason) end.
+
+%% Stops once each has been answered.
+ask_until_stopped([Query | Rest], Answered) ->
+    New = try Query() of
+              _ -> Answered#{Query => true}
+          catch
+              error:{lineage, Tag} when Tag =:= not_attached; Tag =:= attaching -> Answered
+          end,
+    Done = map_size(New) =:= length([Query | Rest]),
+    receive
+        stop when Done -> exit(all_answered)
+    after 0 ->
+        erlang:yield(),
+        ask_until_stopped(Rest ++ [Query], New)
+    end.
 
 sentence(Fun) ->
     try Fun() of

@@ -37,7 +37,6 @@ check() ->
 guardians() ->
     case lineage_nif:guardians() of
         {error, enomem} -> [];
-        {error, closed} -> lineage_error:raise({not_attached, undefined}, []);
         Guardians -> Guardians
     end.
 
@@ -130,28 +129,30 @@ has(Flag, Pid) ->
 %% `Without'. `unknown' when the census does not know `Pid' or one on its chain that lives.
 -spec rooted(pid(), #{pid() => term()}) -> true | false | unknown.
 rooted(Pid, Without) ->
-    rooted(Pid, Without, 0).
+    rooted(Pid, Without, undefined, 1, 1).
 
-rooted(_Pid, _Without, 100000) ->
+%% Guardians can be a ring; `Milestone' is moved on ever farther, and who comes back to it has gone round.
+rooted(Pid, _Without, Pid, _Left, _Power) ->
     false;
-rooted(Pid, Without, Depth) ->
-    case is_map_key(Pid, Without) of
-        true ->
+rooted(Pid, Without, _Milestone, 0, Power) ->
+    above(Pid, Without, Pid, 2 * Power, 2 * Power);
+rooted(Pid, Without, Milestone, Left, Power) ->
+    above(Pid, Without, Milestone, Left, Power).
+
+above(Pid, Without, Milestone, Left, Power) ->
+    case {is_map_key(Pid, Without), lineage_nif:record(Pid)} of
+        {true, _} ->
             false;
-        false ->
-            case lineage_nif:record(Pid) of
-                undefined ->
-                    case is_process_alive(Pid) of
-                        true -> unknown;
-                        false -> false
-                    end;
-                #{flags := Flags, guardian := Guardian} ->
-                    case is_root(Flags) of
-                        true -> true;
-                        false when is_pid(Guardian), Guardian =/= Pid, node(Guardian) =:= node() ->
-                            rooted(Guardian, Without, Depth + 1);
-                        false -> false
-                    end
+        {false, #{flags := Flags, guardian := Guardian}} ->
+            case is_root(Flags) of
+                true -> true;
+                false when is_pid(Guardian), Guardian =/= Pid -> rooted(Guardian, Without, Milestone, Left - 1, Power);
+                false -> false
+            end;
+        {false, undefined} ->
+            case is_process_alive(Pid) of
+                true -> unknown;
+                false -> false
             end
     end.
 

@@ -6,7 +6,7 @@
 %% be read in time, or that depends on such a one, is not listed but counted as unresolved.
 -module(lineage_report).
 
--export([orphans/1, orphans_report/1, recent/1, kind/4, lives/2, near/2]).
+-export([orphans/1, orphans_report/1, recent/1, attached/2, kind/4, lives/2, near/2]).
 
 -export_type([orphan/0, options/0, kind/0, basis/0]).
 
@@ -44,11 +44,27 @@ orphans(Options) ->
     {Rows, _Coverage} = orphans_report(Options),
     Rows.
 
+%% @private Runs a query of a session that must be there, and that somebody may end meanwhile.
+-spec attached([term()], fun(() -> Result)) -> Result.
+attached(Args, Query) ->
+    _ = lineage_session:lookup(options, Args),
+    try
+        Query()
+    catch
+        Class:Reason:Stack ->
+            case lineage_nif:info() of
+                {error, closed} -> lineage_error:raise({not_attached, undefined}, Args);
+                _ -> erlang:raise(Class, Reason, Stack)
+            end
+    end.
+
 %% @doc The same, with what the report stands on: `checked' and `unchecked' candidates, `unresolved' ones,
 %% `tethered' ones that the census was wrong about, and the link check's `unanswered' and `sampled'.
 -spec orphans_report(options()) -> {[orphan()], map()}.
 orphans_report(Options) ->
-    _ = lineage_session:lookup(options, [Options]),
+    attached([Options], fun() -> report(Options) end).
+
+report(Options) ->
     ok = validate(Options),
     _ = lineage_nif:sweep(),
     #{counts := Counts} = Check = lineage_links:check(),
@@ -82,11 +98,10 @@ note(_Options, _Count, _Unchecked) -> ok.
 %% @doc The last dead that had no link, newest first; at most 1,000.
 -spec recent(pos_integer()) -> [lineage_nif:dead()].
 recent(Count) when is_integer(Count), Count > 0 ->
-    _ = lineage_session:lookup(options, [Count]),
-    case lineage_nif:recent(1000) of
-        Dead when is_list(Dead) -> lists:sublist([D || #{initial_call := Call} = D <- Dead, not helper(Call)], Count);
-        {error, closed} -> lineage_error:raise({not_attached, undefined}, [Count])
-    end;
+    attached([Count], fun() ->
+                              Dead = lineage_nif:recent(1000),
+                              lists:sublist([D || #{initial_call := Call} = D <- Dead, not helper(Call)], Count)
+                      end);
 recent(Count) ->
     lineage_error:raise({bad_count, "recent", Count}, [Count]).
 

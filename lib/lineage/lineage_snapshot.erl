@@ -36,7 +36,9 @@
 %% @doc Writes a snapshot to a file, in one piece: a file that is there already is replaced or kept whole.
 -spec save(file:name_all()) -> ok | {error, {atom(), binary()}}.
 save(Path) ->
-    _ = lineage_session:lookup(options, [Path]),
+    lineage_report:attached([Path], fun() -> save_to(Path) end).
+
+save_to(Path) ->
     case is_path(Path) of
         true ->
             {Snapshot, _Orphans} = take(),
@@ -140,7 +142,9 @@ supervisor(Pid, Children, Info) ->
 %% its JSON decodes to. `{error, {bad_snapshot | file, Sentence}}' when it cannot be read.
 -spec diff(map() | file:name_all()) -> diff() | {error, {atom(), binary()}}.
 diff(Earlier) ->
-    _ = lineage_session:lookup(options, [Earlier]),
+    lineage_report:attached([Earlier], fun() -> diff_from(Earlier) end).
+
+diff_from(Earlier) ->
     case Earlier of
         #{births := _, live := _} ->
             since_summary(Earlier);

@@ -37,12 +37,13 @@ tree() ->
 %% @doc The same with options, or only what hangs below one application or process.
 -spec tree(options() | pid() | atom() | string() | binary()) -> tree() | {error, {atom(), binary()}}.
 tree(Options) when is_map(Options) ->
-    _ = lineage_session:lookup(options, [Options]),
-    ok = validate(maps:to_list(Options), Options),
-    case root(Options) of
-        {error, Cause} -> lineage_error:tagged(Cause);
-        {ok, Root} -> grow(Root, maps:merge(?DEFAULTS, Options))
-    end;
+    lineage_report:attached([Options], fun() ->
+                                               ok = validate(maps:to_list(Options), Options),
+                                               case root(Options) of
+                                                   {error, Cause} -> lineage_error:tagged(Cause);
+                                                   {ok, Root} -> grow(Root, maps:merge(?DEFAULTS, Options))
+                                               end
+                                       end);
 tree(Root) ->
     tree(#{root => Root}).
 

@@ -38,11 +38,12 @@
 %% `{error, {unknown_pid | dead_pid | remote_pid, Sentence}}' when there is no such process here.
 -spec why(pid() | atom() | string() | binary()) -> why() | {error, {atom(), binary()}}.
 why(What) ->
-    _ = lineage_session:lookup(options, [What]),
-    case resolve(What) of
-        {ok, Pid} -> why_pid(Pid);
-        {error, Cause} -> lineage_error:tagged(Cause)
-    end.
+    lineage_report:attached([What], fun() ->
+                                            case resolve(What) of
+                                                {ok, Pid} -> why_pid(Pid);
+                                                {error, Cause} -> lineage_error:tagged(Cause)
+                                            end
+                                    end).
 
 %% @doc The process of this node that a person means.
 -spec resolve(term()) -> {ok, pid()} | {error, lineage_error:cause()}.
