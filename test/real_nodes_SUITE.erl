@@ -11,7 +11,7 @@
     mix_test_attached_late/1, eunit_run/1, common_test_run/1, peers/1, calls_from_another_node/1,
     ejabberd_attached_early/1, ejabberd_attached_late/1, every_entry_was_seen/1]).
 
-suite() -> [{timetrap, {seconds, 120}}].
+suite() -> [{timetrap, {minutes, 5}}].
 
 all() ->
     [erl_attached_late, erl_attached_early, erl_with_everything_open, erl_loading, services_tether_nobody, erl_terminal, erl_remote_shell,
