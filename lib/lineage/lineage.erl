@@ -71,6 +71,7 @@
                      lost := non_neg_integer(),
                      orphans := non_neg_integer(),
                      orphans_checked := non_neg_integer() | undefined,
+                     coverage := map() | undefined,
                      silent_failures := non_neg_integer(),
                      unheard_unknown := non_neg_integer(),
                      blind_ms := non_neg_integer(),
@@ -86,8 +87,8 @@
 -type kind() :: foreign | escaped | abandoned | detached.
 %% Why an orphan is one, the first that fits.
 
--type orphans_options() :: #{kind => kind(), app => atom(), min_age_ms => non_neg_integer(),
-                             ignore => [match()]}.
+-type orphans_options() :: #{kind => kind() | [kind()], app => atom(), min_age_ms => non_neg_integer(),
+                             ignore => [match()], max => pos_integer()}.
 
 -type name() :: pid() | atom() | string() | binary().
 %% A process: a pid, a registered name, or the text of a pid (`"0.123.0"', `"<0.123.0>"').
@@ -168,6 +169,9 @@ yield(Other) ->
 %% `live'; `births' since attach; `existing' (known from before); `deaths', of which `seen' by their exit
 %% and `swept' by liveness; `lost' (births beyond `max_bytes'). `orphans' is an upper bound, and
 %% `orphans_checked' the number that the last {@link orphans/1} confirmed (`undefined' before the first).
+%% `coverage' says what that report stands on: how many candidates were `checked', `unchecked' (beyond `max'),
+%% `unresolved' (they did not answer in time, so they are not listed) and `tethered' after all, how many guardians
+%% were `unanswered', and those of more than 10,000 children, of which only some were `sampled'.
 %% `silent_failures': abnormal exits of processes known to have had no link and no monitor;
 %% `unheard_unknown': those of processes without a link, of whose monitors nothing is known.
 %% `blind_ms': milliseconds, at most, in which another tool kept births from being seen. `since' (system
@@ -178,7 +182,7 @@ yield(Other) ->
 summary() ->
     Options = lineage_session:lookup(options),
     Shared = maps:from_list([{Key, lineage_session:lookup(Key)} ||
-                                Key <- [since, orphans_checked, blind_ms, notes]]),
+                                Key <- [since, orphans_checked, coverage, blind_ms, notes]]),
     try
         _ = lineage_nif:sweep(),
         {Verdict, []} = lineage_nif:verdict(0),
@@ -212,8 +216,11 @@ orphans() ->
 %% is a map with at least `pid', `generation', `kind', `parent', `guardian', `initial_call', `site',
 %% `label', `age_ms' and `monitored', and was checked against the live process.
 %%
-%% Options: `kind' (only that kind), `app' (only that application's), `min_age_ms' (only those that
-%% have lived that long) and `ignore' (all but those).
+%% Options: `kind' (only that kind, or those kinds), `app' (only that application's), `min_age_ms' (only those
+%% that have lived that long), `ignore' (all but those with that initial call, spawner's initial call, name or
+%% label, and what hangs below them) and `max' (how many candidates are checked, 10,000: a report of more says
+%% so under `coverage' of {@link summary/0}). Children of an orphan are rows too, with `direct' false and `root'
+%% naming the orphan that they hang below.
 %%
 %% Kinds, the first that fits: `foreign' (spawned from another node), `escaped' (was supervised or
 %% tethered, then unlinked, or a supervisor lists it without a link), `abandoned' (its parent is dead),

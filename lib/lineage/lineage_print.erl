@@ -245,7 +245,7 @@ tone(_) -> plain.
 summary(#{notes := Notes} = Summary, O) ->
     summary(maps:remove(notes, Summary), O) ++ lists:append([wrap([{dim, N}], 2, O) || N <- Notes, is_binary(N)]);
 summary(Summary, _O) ->
-    First = [live, orphans, orphans_checked, births, deaths, seen, swept, lost, silent_failures, unheard_unknown, blind_ms],
+    First = [live, orphans, orphans_checked, coverage, births, deaths, seen, swept, lost, silent_failures, unheard_unknown, blind_ms],
     Keys = [K || K <- First, is_map_key(K, Summary)] ++ lists:sort(maps:keys(Summary) -- First),
     Width = lists:max([string:length(atom_to_binary(K)) || K <- Keys]),
     [[{dim, pad(atom_to_binary(K), Width + 2)}, {value_shade(K, map_get(K, Summary)), value(K, map_get(K, Summary))}] || K <- Keys].
@@ -256,8 +256,14 @@ value_shade(_, _) -> plain.
 value(K, Ms) when is_integer(Ms), (K =:= since orelse K =:= taken_ms) ->
     list_to_binary(calendar:system_time_to_rfc3339(Ms div 1000, [{offset, "Z"}]));
 value(K, N) when is_integer(N), (K =:= bytes orelse K =:= peak_bytes) -> bytes(N);
+value(coverage, #{} = Coverage) ->
+    text(lists:join(<<", ">>, [[integer_to_binary(amount(V)), $\s, atom_to_binary(K)]
+                               || {K, V} <- lists:sort(maps:to_list(Coverage)), K =:= checked orelse amount(V) > 0]));
 value(blind_ms, N) when is_integer(N) -> duration(N);
 value(_, Value) -> text(term(Value)).
+
+amount(List) when is_list(List) -> length(List);
+amount(N) -> N.
 
 bytes(N) when N < 1048576 -> text(io_lib:format("~.1f KiB", [N / 1024]));
 bytes(N) -> text(io_lib:format("~.1f MiB", [N / 1048576])).

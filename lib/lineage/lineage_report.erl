@@ -78,7 +78,7 @@ report(Options) ->
     Coverage = #{checked => map_size(Graph), unchecked => Unchecked, unresolved => Unresolved,
                  tethered => length(Tethered), unanswered => length(maps:get(unanswered, Check)),
                  sampled => maps:get(sampled, Check)},
-    ok = note(Options, length(Rows), Unchecked),
+    ok = lineage_session:checked([{coverage, Coverage} | whole(Options, length(Rows), Unchecked)]),
     {Listed, Coverage}.
 
 %% A host that only its stack gives away is recognised now; what hangs on it is no candidate then. A
@@ -92,8 +92,8 @@ candidates(Options, Rounds) ->
     end.
 
 %% Only a whole report says how many orphans there are.
-note(Options, Count, 0) when not is_map_key(min_age_ms, Options) -> lineage_session:checked(Count);
-note(_Options, _Count, _Unchecked) -> ok.
+whole(Options, Count, 0) when not is_map_key(min_age_ms, Options) -> [{orphans_checked, Count}];
+whole(_Options, _Count, _Unchecked) -> [].
 
 %% @doc The last dead that had no link, newest first; at most 1,000.
 -spec recent(pos_integer()) -> [lineage_nif:dead()].

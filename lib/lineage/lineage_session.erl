@@ -123,10 +123,10 @@ row(Key) ->
     catch error:badarg -> undefined
     end.
 
-%% @doc How many orphans a report has just confirmed.
--spec checked(non_neg_integer()) -> ok.
-checked(Count) ->
-    gen_server:call(?MODULE, {checked, Count}, infinity).
+%% @doc How many orphans a report has just confirmed, and what it stands on.
+-spec checked([{orphans_checked, non_neg_integer()} | {coverage, map()}]) -> ok.
+checked(Rows) ->
+    gen_server:call(?MODULE, {checked, Rows}, infinity).
 
 %% @doc Looks after the hook at once, as the session does each second by itself: whether another tool
 %% has taken it, and whether anything was born unseen. Returns when what can be mended is mended.
@@ -160,8 +160,8 @@ handle_call(detach, _From, #st{phase = idle} = St) ->
     {reply, ok, St};
 handle_call(detach, _From, St) ->
     {reply, ok, undo(lineage_error:tagged(detached_meanwhile), undefined, St)};
-handle_call({checked, Count}, _From, #st{phase = Phase} = St) ->
-    Phase =/= idle andalso rows([{orphans_checked, Count}]),
+handle_call({checked, Rows}, _From, #st{phase = Phase} = St) ->
+    Phase =/= idle andalso rows(Rows),
     {reply, ok, St};
 handle_call(yield, {Pid, _}, #st{phase = Phase} = St) when Phase =:= attached; Phase =:= yielded ->
     case lineage_hook:api() of
@@ -318,7 +318,7 @@ attached(Result, #st{options = Options, hook = Hook, started = Started, caller =
            end,
     Notes = notes(Options, Result, Monitors),
     Since = erlang:system_time(millisecond),
-    rows([{phase, attached}, {options, Options}, {since, Since}, {orphans_checked, undefined},
+    rows([{phase, attached}, {options, Options}, {since, Since}, {orphans_checked, undefined}, {coverage, undefined},
           {blind_ms, 0}, {blind_from, undefined}, {notes, Notes}, {ended, undefined}]),
     #{births := Births} = lineage_nif:info(),
     St2 = St1#st{phase = attached, fuse = Fuse, result = Result, caller = undefined,
@@ -373,7 +373,7 @@ undo(Reply, Ended, #st{hook = Hook, collector = Collector, caller = Alias, yield
     lineage_nif:close(),
     [demonitor(Yield, [flush]) || Yield <- Yields],
     application:unset_env(lineage, attached),
-    [ets:delete(?TABLE, Key) || Key <- [options, since, orphans_checked, blind_ms, blind_from, notes]],
+    [ets:delete(?TABLE, Key) || Key <- [options, since, orphans_checked, coverage, blind_ms, blind_from, notes]],
     is_reference(Alias) andalso (Alias ! {Alias, reply, Reply}),
     #st{}.
 
