@@ -9,7 +9,8 @@
          detach_while_attaching/1, existing_processes/1, big_supervisor/1, listed_names/1, yield_to_dbg/1,
          yielder_dies/1, dbg_takes_the_hook/1, flags_cleared/1, set_on_spawn/1, another_tracer_first/1,
          tracees_of_another/1, fuse_time/1, fuse_rate/1, sensitive/1, upgrade_refused/1, nif_missing/1,
-         application_stops/1, not_attached/1, memory_full/1, other_sessions/1, flags_are_gone/1]).
+         application_stops/1, not_attached/1, memory_full/1, other_sessions/1, flags_are_gone/1, exact_monitors/1,
+         exact_monitors_cleared/1]).
 %% Called on peers.
 -export([run_storm/2, run_rough_storm/2, run_cycles/1, run_memory_full/1]).
 %% A logger handler.
@@ -18,7 +19,8 @@
 all() ->
     [storm, rough_storm, cycles, memory_full, nif_missing, second_attach, bad_options, caller_dies,
      session_dies, detach_while_attaching, existing_processes, big_supervisor, listed_names, fuse_time,
-     fuse_rate, sensitive, upgrade_refused, application_stops, not_attached, flags_are_gone] ++
+     fuse_rate, sensitive, upgrade_refused, application_stops, not_attached, flags_are_gone,
+     exact_monitors, exact_monitors_cleared] ++
         case lineage_hook:api() of
             single -> [{group, one_tracer}];
             sessions -> [other_sessions]
@@ -447,6 +449,57 @@ flags_are_gone(_Config) ->
     ok = lineage:detach(),
     [{flags, []} = erlang:trace_info(P, flags) || P <- [Old, New, new_processes]],
     [P ! stop || P <- [Old, New]].
+
+%% monitors => exact: who would have noticed is known of all that were born since.
+exact_monitors(_Config) ->
+    Old = spawn(fun() -> exits_when_told(old_failed) end),
+    OldMonitor = monitor(process, Old),
+    {ok, #{monitors := exact, notes := Notes}} = lineage:attach(#{monitors => exact}),
+    ?assertEqual([], [N || N <- Notes, matches(N, <<"monitors">>)]),
+    Old ! go,
+    receive {'DOWN', OldMonitor, _, _, _} -> ok end,
+    wait_for(spawn_monitor(fun() -> exit(spawned_monitored) end)),
+    Later = spawn(fun() -> exits_when_told(monitored_later) end),
+    LaterMonitor = monitor(process, Later),
+    Later ! go,
+    receive {'DOWN', LaterMonitor, _, _, _} -> ok end,
+    unheard(no_monitor, fun(_) -> ok end),
+    unheard(given_up, fun(Pid) -> demonitor(monitor(process, Pid)) end),
+    unheard(bad_call, fun(Pid) -> catch erlang:monitor(process, Pid, [nonsense]) end),
+    Monitored = maps:from_list([{Reason, M} || #{reason := Reason, monitored := M} <- lineage_nif:recent(100)]),
+    ?assertMatch(#{spawned_monitored := yes, monitored_later := yes, no_monitor := no, given_up := no,
+                   bad_call := no}, Monitored),
+    %% Of one that was there before, what was monitored before is not known to be nothing.
+    ?assertNotEqual(no, maps:get(old_failed, Monitored)),
+    #{silent_failures := 3} = lineage:summary().
+
+exits_when_told(Reason) ->
+    receive go -> exit(Reason) end.
+
+%% A table's heir is told of a death without a link and without a monitor.
+unheard(Reason, Do) ->
+    Me = self(),
+    Pid = spawn(fun() ->
+                        ets:new(unheard, [{heir, Me, Reason}]),
+                        Me ! {ready, self()},
+                        exits_when_told(Reason)
+                end),
+    receive {ready, Pid} -> Do(Pid) end,
+    Pid ! go,
+    receive {'ETS-TRANSFER', _, Pid, Reason} -> ok end.
+
+%% Another tool clears every trace point; each is set again, and that is told.
+exact_monitors_cleared(_Config) ->
+    {ok, _} = lineage:attach(#{monitors => exact}),
+    erlang:trace_pattern({'_', '_', '_'}, false, [meta]),
+    lineage_session:check(),
+    wait_for(spawn_monitor(fun() -> exit(after_all) end)),
+    [yes] = [M || #{reason := after_all, monitored := M} <- lineage_nif:recent(10)],
+    Told = [N || N <- lineage_session:lookup(notes), matches(N, <<"trace points">>)],
+    ?assertEqual(case lineage_hook:api() of single -> 1; sessions -> 0 end, length(Told)),
+    ok = lineage:detach(),
+    [{meta, false} = erlang:trace_info({erlang, F, A}, meta)
+     || {F, A} <- [{monitor, 2}, {monitor, 3}, {demonitor, 1}, {demonitor, 2}, {spawn_opt, 4}]].
 
 %% From 27 on another tool's session and ours do not disturb each other.
 other_sessions(_Config) ->

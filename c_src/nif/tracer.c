@@ -20,15 +20,22 @@ static bool pid_of(ErlNifEnv *env, ERL_NIF_TERM term, uint64_t *pid) {
     return true;
 }
 
+/* The trace points of monitors have the session's number negated: `remove` would end a whole point. */
+static bool is_meta(ErlNifEnv *env, ERL_NIF_TERM session, ERL_NIF_TERM state) {
+    long of, given;
+    return enif_get_long(env, session, &of) && enif_get_long(env, state, &given) && given == -of;
+}
+
 /* Enters the gate when the callback is of the open session; NULL: not inside. */
-static struct lin_census *enter(ERL_NIF_TERM state, struct lin_thread **self) {
+static struct lin_census *enter(ErlNifEnv *env, ERL_NIF_TERM state, struct lin_thread **self) {
     *self = lin_thread_self();
     if (*self == NULL)
         return NULL;
     struct lin_census *census = lin_gate_enter(*self);
     if (census == NULL)
         return NULL;
-    if (census->state == state && atomic_load_explicit(&census->hooked, memory_order_relaxed)) {
+    if ((census->state == state || is_meta(env, census->state, state)) &&
+        atomic_load_explicit(&census->hooked, memory_order_relaxed)) {
         lin_census_adopt(census, *self);
         return census;
     }
@@ -38,20 +45,20 @@ static struct lin_census *enter(ERL_NIF_TERM state, struct lin_thread **self) {
 
 /*
  * enabled(Tag, Session, Tracee): `remove`, which only trace_status may answer, ends the tracing of
- * this process; of `undefined`, that of all new ones.
+ * this process; of `undefined`, that of all new ones; at a trace point, that of the point for all.
  */
 ERL_NIF_TERM enabled_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     (void)argc;
     struct lin_thread *self;
     bool status = argv[0] == am_trace_status;
-    struct lin_census *census = enter(argv[1], &self);
+    struct lin_census *census = enter(env, argv[1], &self);
     if (census == NULL)
         return status ? am_remove : am_discard;
     bool keep = true;
     uint64_t pid;
     if (argv[0] == am_spawned && pid_of(env, argv[2], &pid))
         lin_census_prefetch(census, pid); /* the birth follows in some 100 ns */
-    else if (status && !census->exits_all && pid_of(env, argv[2], &pid))
+    else if (status && !census->exits_all && census->state == argv[1] && pid_of(env, argv[2], &pid))
         keep = lin_census_is_suspect(census, pid);
     lin_gate_leave(self);
     return keep ? am_trace : am_remove;
@@ -252,7 +259,7 @@ ERL_NIF_TERM trace_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     if (!pid_of(env, argv[2], &pid))
         return am_ok;
     struct lin_thread *self;
-    struct lin_census *census = enter(argv[1], &self);
+    struct lin_census *census = enter(env, argv[1], &self);
     if (census == NULL)
         return am_ok;
     on_event(env, census, self, argv[0], pid, argv[3], argv[4]);

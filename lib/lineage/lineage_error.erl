@@ -152,6 +152,10 @@ text({coexistence, lost_hook}) ->
 text({coexistence, {missed, Count}}) ->
     f("~b live processes had been born unseen (another tool's set_on_spawn, or its flags); they are "
       "known now, and the time is counted in blind_ms.", [Count]);
+text({coexistence, {points, Count}}) ->
+    f("~b trace points of monitors => exact had been taken away (code was loaded, or another tool cleared "
+      "them) and are set again: a monitor that was set in between, within the last second, is not known.",
+      [Count]);
 text(monitors_unavailable) ->
     "The VM refused the trace points of monitors => exact, so `monitored` stays `unknown`.";
 text(Cause) ->

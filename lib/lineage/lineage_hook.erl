@@ -5,13 +5,14 @@
 %% every scheduler while the VM walks its process table. Flags go pid by pid.
 -module(lineage_hook).
 
--export([api/0, holder/0, arm/1, rearm/1, check/1, disarm/1, destroy/1, clear_stale/0,
+-export([api/0, holder/0, new/1, arm/1, check/1, disarm/1, destroy/1, clear_stale/0,
          flag/2, unflag/2, arm_monitors/1, check_monitors/1, disarm_monitors/1]).
 
 -export_type([hook/0, holder/0]).
 
 -type holder() :: pid() | port() | {module(), term()}.
--opaque hook() :: #{api := single | sessions, state := integer(), handle := term()}.
+-opaque hook() :: #{api := single | sessions, state := integer(), handle := term(),
+                    monitors => term()}.
 
 -define(TRACER, lineage_nif).
 
@@ -37,42 +38,38 @@ holder() ->
         single -> tracer_of(new_processes)
     end.
 
-%% @doc Hooks every process born from now on. `State' is the session number of the NIF. On 27+ the
-%% trace session lives as long as the calling process.
--spec arm(integer()) -> {ok, hook()} | {error, lineage_error:cause()}.
-arm(State) ->
-    arm(api(), State).
+%% @doc A hook that is not armed yet. `State' is the session number of the NIF.
+-spec new(integer()) -> hook().
+new(State) ->
+    #{api => api(), state => State, handle => none}.
 
-arm(sessions, State) ->
+%% @doc Hooks every process born from now on; again, too, after {@link check/1} said `none'. On 27+ the
+%% trace session lives as long as the calling process.
+-spec arm(hook()) -> {ok, hook()} | {error, lineage_error:cause()}.
+arm(#{api := sessions, state := State} = Hook) ->
     try
         Handle = session(session_create, [lineage, {?TRACER, State}, []]),
-        Hook = #{api => sessions, state => State, handle => Handle},
         session(process, [Handle, new_processes, true, [procs]]),
-        {ok, Hook}
+        {ok, Hook#{handle := Handle}}
     catch
         error:Reason -> {error, {hook_failed, Reason}}
     end;
-arm(single, State) ->
+arm(#{api := single, state := State} = Hook) ->
     %% The VM would let us take the flag from another tool without a word; so look first.
     case tracer_of(new_processes) of
         none ->
             try
                 erlang:trace(new_processes, true, [procs, {tracer, ?TRACER, State}]),
-                {ok, #{api => single, state => State, handle => none}}
+                {ok, Hook}
             catch
                 error:Reason -> {error, {hook_failed, Reason}}
             end;
         {?TRACER, _Old} ->
             erlang:trace(new_processes, false, [all]),
-            arm(single, State);
+            arm(Hook);
         Holder ->
             {error, {tracer_held, Holder}}
     end.
-
-%% @doc Sets the hook again after {@link check/1} said `none'.
--spec rearm(hook()) -> {ok, hook()} | {error, lineage_error:cause()}.
-rearm(#{state := State}) ->
-    arm(State).
 
 %% @doc Whether new processes are hooked at this moment, and by whom if not by us.
 -spec check(hook()) -> ok | none | {held, holder()}.
@@ -93,6 +90,8 @@ check(#{api := single, state := State}) ->
 
 %% @doc New processes are left alone from now on. Those that are flagged stay so.
 -spec disarm(hook()) -> ok.
+disarm(#{handle := none, api := sessions}) ->
+    ok;
 disarm(#{api := sessions, handle := Handle}) ->
     try session(process, [Handle, new_processes, false, [procs]]) of
         _ -> ok
@@ -179,11 +178,21 @@ monitor_points() ->
      {{erlang, spawn_opt, 4}, Returns},
      {{erts_internal, spawn_request, 4}, Returns}].
 
-%% @doc Sets the trace points of `monitors => exact'.
--spec arm_monitors(hook()) -> ok | {error, lineage_error:cause()}.
-arm_monitors(Hook) ->
+%% @doc Sets the trace points of `monitors => exact'. Their tracer state is the session's number
+%% negated: a tracer that answers `remove' at a trace point ends it for all processes, so the NIF must
+%% tell its calls from those of the process flags. On 27+ they need a trace session of their own for
+%% that, which lives as long as the calling process. Set them before the hook, so that no monitor of a
+%% process that the hook has seen is missed.
+-spec arm_monitors(hook()) -> {ok, hook()} | {error, lineage_error:cause()}.
+arm_monitors(#{api := Api, state := State} = Hook) ->
     try
-        lists:foreach(fun({MFA, Match}) -> set_point(Hook, MFA, Match) end, monitor_points())
+        Handle = case Api of
+                     sessions -> session(session_create, [lineage_monitors, {?TRACER, -State}, []]);
+                     single -> none
+                 end,
+        Armed = Hook#{monitors => Handle},
+        lists:foreach(fun({MFA, Match}) -> set_point(Armed, MFA, Match) end, monitor_points()),
+        {ok, Armed}
     catch
         error:_ ->
             disarm_monitors(Hook),
@@ -199,6 +208,12 @@ check_monitors(Hook) ->
 
 %% @doc Takes the trace points back.
 -spec disarm_monitors(hook()) -> ok.
+disarm_monitors(#{api := sessions, monitors := Handle}) ->
+    try session(session_destroy, [Handle]) of
+        _ -> ok
+    catch
+        error:_ -> ok
+    end;
 disarm_monitors(Hook) ->
     lists:foreach(
       fun({MFA, _}) ->
@@ -209,17 +224,18 @@ disarm_monitors(Hook) ->
       end,
       monitor_points()).
 
-set_point(#{api := sessions, handle := Handle}, MFA, Match) ->
+set_point(#{api := sessions, monitors := Handle}, MFA, Match) ->
     session(function, [Handle, MFA, Match, [meta]]),
     ok;
 set_point(#{api := single}, MFA, false) ->
     erlang:trace_pattern(MFA, false, [meta]),
     ok;
 set_point(#{api := single, state := State}, MFA, Match) ->
-    erlang:trace_pattern(MFA, Match, [{meta, ?TRACER, State}]),
+    erlang:trace_pattern(MFA, Match, [{meta, ?TRACER, -State}]),
     ok.
 
-point(#{api := sessions, handle := Handle}, MFA) ->
+%% A point whose tracer has said `remove' is named `[]' and traces nothing.
+point(#{api := sessions, monitors := Handle}, MFA) ->
     try session(info, [Handle, MFA, meta]) of
         {meta, false} -> none;
         {meta, []} -> none;
@@ -228,14 +244,16 @@ point(#{api := sessions, handle := Handle}, MFA) ->
     catch
         error:_ -> other
     end;
-point(#{api := single, state := State}, MFA) ->
+point(#{api := single}, MFA) ->
     case vm(trace_info, [MFA, meta]) of
-        {meta, {?TRACER, State}} -> ours;
+        {meta, {?TRACER, _}} -> ours;
         {meta, ?TRACER} -> ours;
         {meta, false} -> none;
         {meta, []} -> none;
         _ -> other
-    end.
+    end;
+point(#{api := sessions}, _MFA) ->
+    other.
 
 tracer_of(PidOrNew) ->
     try vm(trace_info, [PidOrNew, tracer]) of

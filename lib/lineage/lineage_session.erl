@@ -18,6 +18,7 @@
              hook :: lineage_hook:hook() | undefined,
              session = 0 :: integer(),
              started = 0 :: integer(),              % monotonic ms
+             warnings = [] :: [lineage_error:cause()],
              caller :: reference() | undefined,     % alias of who waits for attach
              collector :: pid() | undefined,
              result :: lineage_baseline:result() | undefined,
@@ -186,8 +187,9 @@ handle_call(_Other, _From, St) ->
 -spec handle_cast(term(), #st{}) -> {noreply, #st{}}.
 handle_cast({attach, Alias, Options}, #st{phase = idle} = St) ->
     case open(Options) of
-        {ok, Session, Hook, Rules} ->
-            {noreply, start_collecting(Alias, Session, Hook, Rules, Options, St)};
+        {ok, Open} ->
+            {noreply, start_collecting(Open#st{phase = attaching, options = Options, caller = Alias,
+                                               started = now_ms()})};
         {error, Cause} ->
             Alias ! {Alias, reply, lineage_error:tagged(Cause)},
             {noreply, St}
@@ -250,10 +252,12 @@ open_census(#{exits := Exits, max_bytes := Bytes} = Options) ->
         {ok, Session} ->
             Rules = lineage_baseline:rules(Options),
             ok = lineage_baseline:apply_rules(Rules),
-            case lineage_hook:arm(Session) of
-                {ok, Hook} ->
-                    {ok, Session, Hook, Rules};
+            {Hook, Warnings} = arm_monitors(lineage_hook:new(Session), Options),
+            case lineage_hook:arm(Hook) of
+                {ok, Armed} ->
+                    {ok, #st{session = Session, hook = Armed, rules = Rules, warnings = Warnings}};
                 {error, Cause} ->
+                    lineage_hook:disarm_monitors(Hook),
                     lineage_nif:close(),
                     {error, Cause}
             end;
@@ -284,13 +288,12 @@ nif_missing() ->
              end,
     {error, {nif_missing, Path, Reason}}.
 
-start_collecting(Alias, Session, Hook, Rules, #{exits := Exits} = Options, St) ->
+start_collecting(#st{hook = Hook, options = #{exits := Exits}, rules = Rules} = St) ->
     application:set_env(lineage, attached, true),
     Args = [self(), Hook, Exits, Rules],
     Collector = spawn_opt(?MODULE, collect, Args, [link, {min_heap_size, lineage_walk:room()}]),
     rows([{phase, {attaching, 0, 0}}]),
-    St#st{phase = attaching, options = Options, rules = Rules, hook = Hook, session = Session,
-          started = now_ms(), caller = Alias, collector = Collector, names = #{}, yields = []}.
+    St#st{collector = Collector}.
 
 %% @private Runs in a process of its own, so that the session answers while a large node is read.
 -spec collect(pid(), lineage_hook:hook(), suspects | all, lineage_baseline:rules()) -> term().
@@ -303,10 +306,6 @@ collect(Session, Hook, Exits, Rules) ->
     Session ! {collected, Self, Result}.
 
 attached(Result, #st{options = Options, hook = Hook, started = Started, caller = Alias} = St) ->
-    Monitors = case Options of
-                   #{monitors := exact} -> lineage_hook:arm_monitors(Hook);
-                   _ -> ok
-               end,
     St1 = mark(St),
     Took = now_ms() - Started,
     Fuse = case Options of
@@ -316,7 +315,7 @@ attached(Result, #st{options = Options, hook = Hook, started = Started, caller =
                    Ref;
                _ -> undefined
            end,
-    Notes = notes(Options, Result, Monitors),
+    Notes = notes(Options, Result, St#st.warnings),
     Since = erlang:system_time(millisecond),
     rows([{phase, attached}, {options, Options}, {since, Since}, {orphans_checked, undefined}, {coverage, undefined},
           {blind_ms, 0}, {blind_from, undefined}, {notes, Notes}, {ended, undefined}]),
@@ -326,6 +325,14 @@ attached(Result, #st{options = Options, hook = Hook, started = Started, caller =
                  watch = lineage_watch:new(Hook, Options, St1#st.rules)},
     Alias ! {Alias, reply, {ok, described(St2, Since, Took, Notes)}},
     schedule(?TICK_MS, St2).
+
+arm_monitors(Hook, #{monitors := exact}) ->
+    case lineage_hook:arm_monitors(Hook) of
+        {ok, Armed} -> {Armed, []};
+        {error, Cause} -> {Hook, [Cause]}
+    end;
+arm_monitors(Hook, _Options) ->
+    {Hook, []}.
 
 described(#st{session = Session, options = Options, result = Result}, Since, Took, Notes) ->
     #{seeded := Seeded, flagged := Flagged, held := Held, big := Big, unresolved := Unresolved} = Result,
@@ -339,12 +346,12 @@ described(#st{session = Session, options = Options, result = Result}, Since, Too
 tracer({Module, _State}) -> Module;
 tracer(Holder) -> Holder.
 
-notes(#{exits := Exits}, #{held := Held}, Monitors) ->
+notes(#{exits := Exits}, #{held := Held}, Warnings) ->
     Api = lineage_hook:api(),
     Causes = [{coexistence, Api}] ++
         [{coexistence, all} || Api =:= single, Exits =:= all] ++
         [{coexistence, {foreign, lists:sum(maps:values(Held)), maps:keys(Held)}} || map_size(Held) > 0] ++
-        [Cause || {error, Cause} <- [Monitors]],
+        Warnings,
     [lineage_error:sentence(Cause) || Cause <- Causes].
 
 %% Lineage's own: the session and its supervisor; helpers are known by their initial calls. Its
@@ -407,7 +414,7 @@ resume(Yield, #st{phase = yielded, yields = Yields} = St) ->
     case lists:delete(Yield, Yields) of
         [] ->
             St1 = St#st{phase = attached, yields = []},
-            rearm_monitors(St1),
+            _ = rearm_monitors(St1),   % given up on purpose: no news
             check(St1);
         Left ->
             St#st{yields = Left}
@@ -415,10 +422,14 @@ resume(Yield, #st{phase = yielded, yields = Yields} = St) ->
 resume(_Yield, St) ->
     St.
 
+%% A trace point vanishes when its module is loaded anew, or another tool takes or clears it.
 rearm_monitors(#st{options = #{monitors := exact}, hook = Hook}) ->
-    lineage_hook:check_monitors(Hook);
+    case lineage_hook:check_monitors(Hook) of
+        0 -> [];
+        Count -> [{coexistence, {points, Count}}]
+    end;
 rearm_monitors(_) ->
-    0.
+    [].
 
 %% The pulse: sweeps, fuses, and a look at the hook each second
 
@@ -469,7 +480,7 @@ over_rate(_) ->
     false.
 
 check(#st{watch = Watch} = St) ->
-    rearm_monitors(St),
+    say(rearm_monitors(St)),
     St1 = tell(lineage_watch:check(Watch), St),
     %% A trace session that was destroyed has been replaced.
     St1#st{hook = lineage_watch:hook(St1#st.watch)}.
@@ -477,15 +488,16 @@ check(#st{watch = Watch} = St) ->
 tell(Watch, St) ->
     #{blind_ms := Ms, blind_from := From, news := News} = lineage_watch:told(Watch),
     rows([{blind_ms, Ms}, {blind_from, From}]),
-    case News of
-        [] -> ok;
-        _ ->
-            Sentences = [lineage_error:sentence(Cause) || Cause <- News],
-            [logger:notice("~ts", [Sentence]) || Sentence <- Sentences],
-            Kept = [Note || Note <- row(notes), not lists:member(Note, Sentences)],
-            rows([{notes, lists:sublist(Kept ++ Sentences, 20)}])
-    end,
+    say(News),
     St#st{watch = lineage_watch:forget(Watch)}.
+
+say([]) ->
+    ok;
+say(Causes) ->
+    Sentences = [lineage_error:sentence(Cause) || Cause <- Causes],
+    [logger:notice("~ts", [Sentence]) || Sentence <- Sentences],
+    Kept = [Note || Note <- row(notes), not lists:member(Note, Sentences)],
+    rows([{notes, lists:sublist(Kept ++ Sentences, 20)}]).
 
 schedule(Ms, St) ->
     Tick = make_ref(),

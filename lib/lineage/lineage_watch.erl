@@ -65,7 +65,7 @@ check(#watch{hook = Hook, blind_from = Blind} = Watch) ->
         ok ->
             mend(Hook, Watch);
         none ->
-            case lineage_hook:rearm(Hook) of
+            case lineage_hook:arm(Hook) of
                 {ok, Hook1} -> mend(Hook1, Watch);
                 {error, {tracer_held, Holder}} -> taken(Holder, Watch);
                 {error, _} -> blind_since(Watch)
