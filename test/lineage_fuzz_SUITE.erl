@@ -22,7 +22,7 @@ size(Small, Full) ->
 %% Open, arm, use, and let go in one of four ways, again and again. Nothing of the library's memory is
 %% left once it is unloaded, whichever thread took it.
 cycles_in_a_storm(_Config) ->
-    on_peer(run_cycles, [size(100, 1000)]).
+    on_peer(run_cycles, [size(40, 1000)]).
 
 run_cycles(Count) ->
     Before = blocks(),
@@ -96,7 +96,7 @@ meet_births(More) ->
 
 %% Unloaded and loaded again while the storm goes on; each time it works.
 reloads_in_a_storm(_Config) ->
-    on_peer(run_reloads, [size(15, 100)]).
+    on_peer(run_reloads, [size(6, 100)]).
 
 run_reloads(Count) ->
     Before = blocks(),
@@ -115,8 +115,8 @@ run_reloads(Count) ->
 %% Sweeps look at processes that are on their way out, and never take one whose exit is still to be
 %% told: every crash of a process without a link is counted, in both modes.
 crashes_under_sweeps(_Config) ->
-    on_peer(run_crashes, [size(15000, 300000), suspects]),
-    on_peer(run_crashes, [size(15000, 300000), all]).
+    on_peer(run_crashes, [size(9000, 300000), suspects]),
+    on_peer(run_crashes, [size(9000, 300000), all]).
 
 run_crashes(Count, Exits) ->
     logger:set_primary_config(level, none),
@@ -160,7 +160,7 @@ killed(Reason) ->
 %% Processes that hide, kill each other, link and unlink, in a table so small that slots are used again
 %% at once: when all is quiet the census is processes(), and the sums are right.
 sets_under_everything(_Config) ->
-    [on_peer(run_sets, [size(5000, 200000), Exits], ["+P", "1024"]) || Exits <- [suspects, all]].
+    [on_peer(run_sets, [size(3000, 200000), Exits], ["+P", "1024"]) || Exits <- [suspects, all]].
 
 run_sets(Count, Exits) ->
     {ok, Session} = lineage_nif:open(#{exits => Exits, max_bytes => 1 bsl 26,
