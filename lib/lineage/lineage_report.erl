@@ -48,14 +48,22 @@ orphans(Options) ->
 -spec attached([term()], fun(() -> Result)) -> Result.
 attached(Args, Query) ->
     _ = lineage_session:lookup(options, Args),
+    Session = session(),
     try
         Query()
     catch
         Class:Reason:Stack ->
-            case lineage_nif:info() of
-                {error, closed} -> lineage_error:raise({not_attached, undefined}, Args);
-                _ -> erlang:raise(Class, Reason, Stack)
+            %% Another session may be there already.
+            case session() of
+                Session when Session =/= closed -> erlang:raise(Class, Reason, Stack);
+                _ -> lineage_error:raise({not_attached, undefined}, Args)
             end
+    end.
+
+session() ->
+    case lineage_nif:info() of
+        #{session := Session} -> Session;
+        {error, closed} -> closed
     end.
 
 %% @doc The same, with what the report stands on: `checked' and `unchecked' candidates, `unresolved' ones,
