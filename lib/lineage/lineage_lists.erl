@@ -114,7 +114,7 @@ hosts() ->
     shells() ++ erlang_tests() ++ elixir_tests() ++ calls().
 
 shells() ->
-    Compiles = <<"compiles one file; the compiler monitors it and waits">>,
+    Compiles = <<"compiles a file or a module; the compiler monitors it and waits">>,
     [
         {{frame, {shell, server_loop, '_'}},
             <<"an erl shell: of a remote one, only a group leader on another node is linked">>},
@@ -125,7 +125,9 @@ shells() ->
         {{child, {frame, {'Elixir.Kernel.CLI', exec_fun, '_'}}},
             <<"runs what the command line of elixir or mix says; init waits for it">>},
         {{child, {frame, {'Elixir.Kernel.ParallelCompiler', wait_for_messages, '_'}}}, Compiles},
-        {{child, {frame, {'Elixir.Kernel.ParallelCompiler', spawn_workers, '_'}}}, Compiles}
+        {{child, {frame, {'Elixir.Kernel.ParallelCompiler', spawn_workers, '_'}}}, Compiles},
+        {{child, {frame, {elixir_erl_compiler, spawn, '_'}}}, Compiles},
+        {{frame, {elixir_erl_compiler, '-spawn/1-fun-0-', '_'}}, Compiles}
     ] ++
         [
             {{frame, {'Elixir.Module.ParallelChecker', Fun, '_'}},
