@@ -33,7 +33,7 @@ static size_t read_ring(const struct lin_recent *ring, struct lin_dead *out, siz
         uint32_t seq = atomic_load_explicit(&ring->slot[i].seq, memory_order_acquire);
         if (seq == 0 || (seq & 1) != 0)
             continue;
-        uint64_t word[LIN_DEAD_WORDS];
+        uint64_t word[LIN_DEAD_WORDS] = {0};
         for (size_t w = 0; w < LIN_DEAD_WORDS; w++)
             word[w] = atomic_load_explicit(&ring->slot[i].word[w], memory_order_relaxed);
         memcpy(&out[n], word, sizeof out[n]);
