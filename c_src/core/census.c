@@ -132,19 +132,19 @@ static struct lin_record *acquire(const struct lin_census *census, uint64_t pid,
     return NULL;
 }
 
-static bool unheard_of(uint32_t flags) { return (flags & LIN_F_LINKED) == 0; }
+static bool unheard_of(uint32_t flags) { return (flags & (LIN_F_LINKED | LIN_CLASS_OWN)) == 0; }
 
 /* Takes the process's monitors out of the table, and says whether anybody held one. */
 static enum lin_monitored monitored(struct lin_census *census, void *env,
                                     const struct lin_record *record) {
     uint32_t flags = GET(record->flags);
     if (census->monitors == NULL)
-        return LIN_MONITORED_UNKNOWN;
+        return (flags & (LIN_F_LINKED | LIN_CLASS_OWN)) == 0;
     if ((flags & LIN_F_WATCHED) != 0 && lin_monitors_take(census->monitors, env, GET(record->pid)))
-        return LIN_MONITORED_YES;
+        return (flags & (LIN_F_LINKED | LIN_CLASS_OWN)) == 0;
     /* Monitors from before attach, and from other nodes, are not seen. */
     bool unsure = (flags & (LIN_F_SEEDED | LIN_F_FOREIGN)) != 0 || GET(census->monitors_full);
-    return unsure ? LIN_MONITORED_UNKNOWN : LIN_MONITORED_NO;
+    return (flags & (LIN_F_LINKED | LIN_CLASS_OWN)) == 0;
 }
 
 /* What is remembered of a death. The entry is locked. */
