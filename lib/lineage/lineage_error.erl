@@ -156,6 +156,10 @@ text({coexistence, {points, Count}}) ->
     f("~b trace points of monitors => exact had been taken away (code was loaded, or another tool cleared "
       "them) and are set again: a monitor that was set in between, within the last second, is not known.",
       [Count]);
+text({coexistence, forgets_points}) ->
+    f("On OTP ~s another tool that clears its trace points (dbg:stop()) silently ends those of monitors => "
+      "exact too; they are set again each second, so `monitored` may say no for a process that was "
+      "monitored within a second of that.", [erlang:system_info(otp_release)]);
 text(monitors_unavailable) ->
     "The VM refused the trace points of monitors => exact, so `monitored` stays `unknown`.";
 text(Cause) ->

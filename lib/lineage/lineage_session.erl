@@ -328,7 +328,7 @@ attached(Result, #st{options = Options, hook = Hook, started = Started, caller =
 
 arm_monitors(Hook, #{monitors := exact}) ->
     case lineage_hook:arm_monitors(Hook) of
-        {ok, Armed} -> {Armed, []};
+        {ok, Armed} -> {Armed, [{coexistence, forgets_points} || lineage_hook:forgets_points()]};
         {error, Cause} -> {Hook, [Cause]}
     end;
 arm_monitors(Hook, _Options) ->
