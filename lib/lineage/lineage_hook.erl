@@ -20,14 +20,15 @@
 %% @doc `sessions' on OTP 27 and later, where tools do not disturb each other; `single' before.
 -spec api() -> single | sessions.
 api() ->
+    %% The release first: a module that is not there is looked for along the whole code path each time.
     Module = session_module(),
-    case code:ensure_loaded(Module) of
+    case list_to_integer(erlang:system_info(otp_release)) >= 27 andalso code:ensure_loaded(Module) of
         {module, _} ->
             case erlang:function_exported(Module, session_create, 3) of
                 true -> sessions;
                 false -> single
             end;
-        {error, _} ->
+        _ ->
             single
     end.
 
