@@ -139,12 +139,12 @@ static enum lin_monitored monitored(struct lin_census *census, void *env,
                                     const struct lin_record *record) {
     uint32_t flags = GET(record->flags);
     if (census->monitors == NULL)
-        return (flags & (LIN_F_LINKED | LIN_CLASS_OWN)) == 0;
+        return LIN_MONITORED_UNKNOWN;
     if ((flags & LIN_F_WATCHED) != 0 && lin_monitors_take(census->monitors, env, GET(record->pid)))
-        return (flags & (LIN_F_LINKED | LIN_CLASS_OWN)) == 0;
+        return LIN_MONITORED_YES;
     /* Monitors from before attach, and from other nodes, are not seen. */
     bool unsure = (flags & (LIN_F_SEEDED | LIN_F_FOREIGN)) != 0 || GET(census->monitors_full);
-    return (flags & (LIN_F_LINKED | LIN_CLASS_OWN)) == 0;
+    return unsure ? LIN_MONITORED_UNKNOWN : LIN_MONITORED_NO;
 }
 
 /* What is remembered of a death. The entry is locked. */
