@@ -14,11 +14,11 @@ all() ->
 calls() ->
     case os:getenv("LINEAGE_SOAK") of
         "1" -> 100000;
-        _ -> 8000
+        _ -> 2000
     end.
 
 random_calls(_Config) ->
-    Seed = erlang:unique_integer([positive]),
+    Seed = erlang:system_time(),
     ct:pal("random calls from seed ~b", [Seed]),
     on_peer(fun(Node) -> ok = peer:call(Node, ?MODULE, run_random, [Seed, calls()], 600000) end).
 
@@ -121,24 +121,27 @@ settled() ->
                    allocated()
                end || _ <- lists:seq(1, 100)]).
 
+%% Sessions begin and end while processes are born and die on every scheduler.
 cycles(Count) ->
+    Storms = [spawn_opt(fun storm/0, [{scheduler, Id}]) || Id <- lists:seq(1, erlang:system_info(schedulers_online))],
     lists:foreach(fun(I) ->
                           Exits = case I rem 2 of 0 -> suspects; 1 -> all end,
-                          {ok, Session} = lineage_nif:open(#{exits => Exits, max_bytes => 1 bsl 28, monitors => exact,
-                                                             process_limit => 1024}),
-                          [on_every_scheduler(fun() -> use(Session, N) end) || N <- [1, 2]],
-                          _ = lineage_nif:verdict(10),
+                          {ok, _} = lineage:attach(#{exits => Exits, monitors => exact}),
+                          on_every_scheduler(fun turn/0),
+                          _ = lineage:summary(),
                           _ = lineage_nif:guardians(),
-                          _ = lineage_nif:recent(1000),
-                          ok = lineage_nif:close()
-                  end, lists:seq(1, Count)).
+                          _ = lineage:recent(1000),
+                          ok = lineage:detach()
+                  end, lists:seq(1, Count)),
+    [exit(Storm, kill) || Storm <- Storms].
 
-use(Session, N) ->
-    Pids = [spawn(fun() -> ok end) || _ <- lists:seq(1, 20 * N)],
-    [begin
-         ok = lineage_nif:trace(spawned, Session, Pid, self(), #{extra => {m, f, [N]}}),
-         ok = lineage_nif:trace(exit, Session, Pid, killed, #{})
-     end || Pid <- Pids].
+storm() ->
+    turn(),
+    storm().
+
+turn() ->
+    {Pid, Monitor} = spawn_monitor(fun() -> exit(unheard) end),
+    receive {'DOWN', Monitor, process, Pid, _} -> ok end.
 
 on_every_scheduler(Fun) ->
     Runs = [spawn_opt(Fun, [monitor, {scheduler, Id}])
