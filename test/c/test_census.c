@@ -360,6 +360,19 @@ Test(census, unheard_exits) {
     cr_assert_eq(dead[1].monitored, LIN_MONITORED_UNKNOWN);
 }
 
+Test(census, own_deaths_are_left_out)
+{
+    uint64_t own = born(1), other = born(2);
+    lin_census_flag(census, own, LIN_CLASS_OWN, 0);
+    lin_census_exit(census, self, NULL, own, 7, true);
+    lin_census_exit(census, self, NULL, other, 7, true);
+    struct lin_dead dead[LIN_RECENT];
+    cr_assert_eq(lin_recent_read(1, dead, LIN_RECENT, 10), 1);
+    cr_assert_eq(dead[0].pid, other);
+    cr_assert_eq(totals().unheard, 1);
+    cr_assert_eq(totals().seen, 2);
+}
+
 static struct lin_entry at(uint64_t ticks, uint32_t flags) {
     return (struct lin_entry){.birth = ticks, .flags = flags};
 }
