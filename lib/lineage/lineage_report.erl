@@ -76,7 +76,7 @@ report(Options) ->
     ok = validate(Options),
     _ = lineage_nif:sweep(),
     #{counts := Counts} = Check = lineage_links:check(),
-    {Candidates, Chosen, Unchecked} = candidates(Options, ?ROUNDS),
+    {Candidates, Chosen, Unchecked} = candidates(Options, Counts, ?ROUNDS),
     Set = maps:from_keys(Candidates, true),
     End = now_ms() + ?BUDGET,
     Graph = graph(Chosen, Set, #{}, End),
@@ -91,11 +91,11 @@ report(Options) ->
 
 %% A host that only its stack gives away is recognised now; what hangs on it is no candidate then. A
 %% host may have been started by another such host, hence the rounds.
-candidates(Options, Rounds) ->
+candidates(Options, Counts, Rounds) ->
     {_Totals, Candidates} = lineage_nif:verdict(?ALL),
-    {Chosen, Unchecked} = choose(Candidates, Options),
+    {Chosen, Unchecked} = choose(Candidates, Counts, Options),
     case Rounds > 0 andalso lineage_lists:mark(Chosen, ?DEADLINE) of
-        Marked when is_integer(Marked), Marked > 0 -> candidates(Options, Rounds - 1);
+        Marked when is_integer(Marked), Marked > 0 -> candidates(Options, Counts, Rounds - 1);
         _ -> {Candidates, Chosen, Unchecked}
     end.
 
@@ -116,8 +116,10 @@ recent(Count) ->
 helper({lineage_proc, _, _}) -> true;
 helper(_) -> false.
 
-%% Age is in the census, so it narrows the candidates before they are asked anything.
-choose(Candidates, Options) ->
+%% Age is in the census, so it narrows the candidates before they are asked anything. Where there are more
+%% than can be asked, the guardians among them come first: what a host tethers would fill the list, and
+%% the host itself never be recognised.
+choose(Candidates, Counts, Options) ->
     Aged = case Options of
                #{min_age_ms := Min} when Min > 0 ->
                    [Pid || Pid <- Candidates, #{age_ms := Age} <- [lineage_nif:record(Pid)], Age >= Min];
@@ -125,8 +127,13 @@ choose(Candidates, Options) ->
                    Candidates
            end,
     Max = maps:get(max, Options, ?ROWS),
-    Chosen = lists:sublist(Aged, Max),
-    {Chosen, length(Aged) - length(Chosen)}.
+    case length(Aged) of
+        All when All =< Max ->
+            {Aged, 0};
+        All ->
+            {Guardians, Others} = lists:partition(fun(Pid) -> is_map_key(Pid, Counts) end, Aged),
+            {lists:sublist(Guardians ++ Others, Max), All - Max}
+    end.
 
 %% #{Pid => dead | unresolved | {Bonds among candidates, Anchors, Info}}; bonds to candidates that were
 %% not chosen pull these in, so that every component is complete.
