@@ -7,7 +7,10 @@
 -define(DEADLINE, 1000).
 
 %% A function that an entry names and that its module does not have would match nobody, silently.
-functions_exist_test() ->
+functions_exist_test_() ->
+    {timeout, 120, fun functions_exist/0}.
+
+functions_exist() ->
     Entries =
         lineage_lists:runtime() ++ lineage_lists:hosts() ++ lineage_lists:services() ++
             lineage_lists:supervisors(),

@@ -149,6 +149,7 @@ closing_lines() {
             ok = number_after($0, "Passing:")
             told("Criterion", ok, number_after($0, "Tested:") - ok, $0)
         }
+        /^One or more tests were cancelled\.$/ { told(runner, 0, 1, $0) }
         /^ *Test passed\.$/ { told(runner, 1, 0, $0) }
         /^ *(All )?[0-9]+ tests passed\.$/ { match($0, /[0-9]+/); told(runner, substr($0, RSTART, RLENGTH), 0, $0) }
         /^ *Failed: [0-9]+\./ { told(runner, number_after($0, "Passed:"), number_after($0, "Failed:"), $0) }
