@@ -360,8 +360,7 @@ Test(census, unheard_exits) {
     cr_assert_eq(dead[1].monitored, LIN_MONITORED_UNKNOWN);
 }
 
-Test(census, own_deaths_are_left_out)
-{
+Test(census, own_deaths_are_left_out) {
     uint64_t own = born(1), other = born(2);
     lin_census_flag(census, own, LIN_CLASS_OWN, 0);
     lin_census_exit(census, self, NULL, own, 7, true);

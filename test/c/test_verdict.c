@@ -256,6 +256,17 @@ Test(verdict, the_next_check_starts_from_nothing) {
     cr_assert_eq(verdict.orphans, 0);
 }
 
+Test(verdict, seeded_after_the_links_were_read) {
+    uint64_t root = born(1, 0, LIN_CLASS_ROOT), pid = fake_start(2);
+    cr_assert_eq(list_guardians(), 0);
+    confirm(root, NULL, 0);
+    cr_assert_eq(
+        lin_census_seed(census, self, NULL, &(struct lin_birth){.pid = pid, .parent = root}, root),
+        LIN_SEED_OK);
+    cr_assert_eq(judge(), 0);
+    cr_assert_eq(verdict.orphans, 0);
+}
+
 Test(verdict, set_guardian_confirms) {
     uint64_t root = born(1, 0, LIN_CLASS_ROOT), pid = born(2, 0, 0);
     cr_assert_eq(list_guardians(), 0);
