@@ -11,7 +11,7 @@
 -define(ATTACH_HOLD_BAR_US, 10000).
 
 %% How often what may hold a scheduler is repeated.
--define(TURNS, 3).
+-define(TURNS, 2).
 
 %% Ghosts that `exits: suspects' may keep beside the live ones.
 -define(GHOSTS, 65536).
