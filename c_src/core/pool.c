@@ -92,7 +92,9 @@ static uint32_t vacant_number_locked(const struct lin_census *census) {
 
 static struct lin_chunk *chunk_make_locked(struct lin_census *census) {
     size_t bytes = sizeof(struct lin_chunk) + 64;
-    if (atomic_load_explicit(&census->bytes, memory_order_relaxed) + bytes > census->max_bytes)
+    uint64_t held = atomic_load_explicit(&census->bytes, memory_order_relaxed) +
+                    atomic_load_explicit(&lin_gate.thread_bytes, memory_order_relaxed);
+    if (held + bytes > census->max_bytes)
         return NULL;
     uint32_t number = vacant_number_locked(census);
     if (number == LIN_NO_RECORD)
