@@ -151,9 +151,11 @@ closing_lines() {
         }
         /^One or more tests were cancelled\.$/ { told(runner, 0, 1, $0) }
         /^ *Test passed\.$/ { told(runner, 1, 0, $0) }
-        /^ *(All )?[0-9]+ tests passed\.$/ { match($0, /[0-9]+/); told(runner, substr($0, RSTART, RLENGTH), 0, $0) }
+        # Newer rebar3 puts its dots on the same line.
+        /^[. ]*(All )?[0-9]+ tests passed\.$/ {
+            sub(/^[. ]*/, ""); match($0, /[0-9]+/); told(runner, substr($0, RSTART, RLENGTH), 0, $0) }
         /^ *Failed: [0-9]+\./ { told(runner, number_after($0, "Passed:"), number_after($0, "Failed:"), $0) }
-        /^ *Failed [0-9]+ tests\./ { told(runner, number_after($0, "Passed"), number_after($0, "Failed"), $0) }
+        /^[. ]*Failed [0-9]+ tests\./ { sub(/^[. ]*/, ""); told(runner, number_after($0, "Passed"), number_after($0, "Failed"), $0) }
         /^ *([0-9]+ (doctests?|propert(y|ies)), )*[0-9]+ tests?, [0-9]+ failures?/ {
             line = $0; all = 0; bad = 0
             n = split($0, parts, ", ")
