@@ -15,7 +15,7 @@ _Atomic(lin_tap_fn) lin_tap;
 /* How long after its seeding a pid may still report its own birth, and be the same process. */
 #define SEED_GRACE_TICKS 10000000000u
 
-#define SLACK_RECORDS 32768u /* 2 MiB */
+#define SLACK_RECORDS 16384u /* 1 MiB */
 
 /* Ticks of one generation, as a power of two: about a millisecond at 2 GHz. */
 #define GENERATION_SHIFT 21

@@ -74,7 +74,7 @@ struct lin_record {
     _Atomic uint16_t no;        /* of its last event */
     _Atomic uint16_t confirmed; /* the link check that saw its guardian's link */
     _Atomic uint16_t checked;   /* the link check that read this process's links */
-    uint16_t spare;
+    _Atomic uint16_t children;  /* of the running count of guardians; writer: maintenance alone */
 };
 
 _Static_assert(sizeof(struct lin_record) == 64, "a record is one cache line");
@@ -105,7 +105,7 @@ struct lin_census {
     /* The table of monitors was full once: nobody is known to be unwatched from then on. */
     _Atomic bool monitors_full;
     uint32_t chunks_max;
-    uint32_t slack_records; /* may lie free before trim gives memory back */
+    uint32_t slack_records;              /* may lie free before trim gives memory back */
     _Atomic(struct lin_chunk *) *chunks; /* written under pool_lock; read inside the gate */
     _Atomic uint32_t *index;
     /* Writers: the owner's death, close. Readers: the hook, relaxed: a late `true` costs one event.
@@ -227,7 +227,7 @@ void lin_census_totals(const struct lin_census *census, struct lin_totals *out);
 /* Removes the dead; returns how many. */
 uint64_t lin_census_sweep(struct lin_census *census, struct lin_thread *self, void *env);
 /*
- * Gives back the memory of chunks beyond the live and a slack of 2 MiB, moving the records of the
+ * Gives back the memory of chunks beyond the live and a slack of 1 MiB, moving the records of the
  * emptiest ones. Threads that trace wait for the move of one chunk at a time (tens of us).
  */
 void lin_census_trim(struct lin_census *census, struct lin_thread *self);

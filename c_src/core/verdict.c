@@ -110,7 +110,8 @@ int lin_verdict_run(struct lin_census *census, struct lin_verdict *out, lin_cand
     return 0;
 }
 
-int lin_guardians_run(struct lin_census *census, lin_guardian_fn fn, void *arg) {
+/* The count in each record is 0 between two runs, but for one that was born over a counted one. */
+void lin_guardians_run(struct lin_census *census, lin_guardian_fn fn, void *arg) {
     uint32_t records = census->chunks_max * LIN_CHUNK;
     while (records > 0 && atomic_load_explicit(&census->chunks[records / LIN_CHUNK - 1],
                                                memory_order_relaxed) == NULL)
@@ -118,28 +119,27 @@ int lin_guardians_run(struct lin_census *census, lin_guardian_fn fn, void *arg) 
     /* 0 stands for "never checked" in a record. */
     uint16_t epoch = (uint16_t)(GET(census->epoch) + 1);
     atomic_store_explicit(&census->epoch, epoch == 0 ? 1 : epoch, memory_order_relaxed);
-    if (records == 0)
-        return 0;
-    lin_census_note_scratch(census, records * sizeof(uint16_t));
-    uint16_t *children = lin_gate.host->alloc(records * sizeof *children);
-    if (children == NULL)
-        return -ENOMEM;
-    memset(children, 0, records * sizeof *children);
     for (uint32_t number = 0; number < records; number++) {
         const struct lin_record *record = lin_census_record(census, number);
         uint64_t guardian = record == NULL || GET(record->pid) == 0 ? 0 : GET(record->guardian);
         uint32_t at = guardian == 0 ? LIN_NO_RECORD : number_of(census, guardian);
-        if (at < records && children[at] < UINT16_MAX)
-            children[at]++;
+        if (at >= records)
+            continue;
+        struct lin_record *over = lin_census_record(census, at);
+        uint16_t children = GET(over->children);
+        if (children < UINT16_MAX)
+            atomic_store_explicit(&over->children, (uint16_t)(children + 1), memory_order_relaxed);
     }
-    for (uint32_t number = 0; number < records; number++)
-        if (children[number] != 0) {
-            uint64_t pid = GET(lin_census_record(census, number)->pid);
-            if (pid != 0)
-                fn(arg, pid, children[number]);
-        }
-    lin_gate.host->free(children);
-    return 0;
+    for (uint32_t number = 0; number < records; number++) {
+        struct lin_record *record = lin_census_record(census, number);
+        uint16_t children = record == NULL ? 0 : GET(record->children);
+        if (children == 0)
+            continue;
+        atomic_store_explicit(&record->children, 0, memory_order_relaxed);
+        uint64_t pid = GET(record->pid);
+        if (pid != 0)
+            fn(arg, pid, children);
+    }
 }
 
 static struct lin_record *find(struct lin_census *census, uint64_t pid) {

@@ -30,8 +30,8 @@ int lin_verdict_run(struct lin_census *census, struct lin_verdict *out, lin_cand
 /* Called for each distinct live guardian with how many name it, at most UINT16_MAX. */
 typedef void (*lin_guardian_fn)(void *arg, uint64_t pid, uint32_t children);
 
-/* Starts a new link check, in which nobody is confirmed yet. 0, or -ENOMEM. */
-int lin_guardians_run(struct lin_census *census, lin_guardian_fn fn, void *arg);
+/* Starts a new link check, in which nobody is confirmed yet. Takes no memory. */
+void lin_guardians_run(struct lin_census *census, lin_guardian_fn fn, void *arg);
 
 /* What a guardian's links are, from process_info: inside the gate. */
 void lin_confirm_begin(struct lin_census *census, uint64_t guardian);

@@ -182,9 +182,9 @@ static void keep_guardian(void *arg, uint64_t pid, uint32_t children) {
     guardian[guardians++].children = children;
 }
 
-static int list_guardians(void) {
+static void list_guardians(void) {
     guardians = 0;
-    return lin_guardians_run(census, keep_guardian, NULL);
+    lin_guardians_run(census, keep_guardian, NULL);
 }
 
 Test(verdict, no_memory) {
@@ -192,14 +192,15 @@ Test(verdict, no_memory) {
     born(2, root, 0);
     fake_fail_after = 0;
     cr_assert_eq(judge(), -ENOMEM);
-    cr_assert_eq(list_guardians(), -ENOMEM);
+    list_guardians();
+    cr_assert_eq(guardians, 1, "that takes no memory");
     fake_fail_after = -1;
     cr_assert_eq(judge(), 0);
     cr_assert_eq(verdict.live, 2);
 }
 
 Test(verdict, guardians_and_their_children) {
-    cr_assert_eq(list_guardians(), 0);
+    list_guardians();
     cr_assert_eq(guardians, 0);
     uint64_t root = born(1, 0, LIN_CLASS_ROOT), dead = born(2, root, 0);
     for (uint64_t n = 10; n < 20; n++)
@@ -208,7 +209,7 @@ Test(verdict, guardians_and_their_children) {
     uint64_t middle = fake_pid(10);
     born(21, middle, 0);
     lin_census_exit(census, self, NULL, dead, 1, false);
-    cr_assert_eq(list_guardians(), 0);
+    list_guardians();
     cr_assert_eq(guardians, 2, "a dead one is asked for no links");
     for (size_t i = 0; i < guardians; i++)
         cr_assert_eq(guardian[i].children, guardian[i].pid == root ? 10 : 1);
@@ -223,7 +224,7 @@ static void confirm(uint64_t pid, const uint64_t *links, size_t count) {
 Test(verdict, who_is_not_among_the_links_is_unlinked) {
     uint64_t root = born(1, 0, LIN_CLASS_ROOT), sup = born(2, root, 0);
     uint64_t kept = born(3, sup, 0), gone = born(4, sup, 0), below = born(5, gone, 0);
-    cr_assert_eq(list_guardians(), 0);
+    list_guardians();
     cr_assert_eq(judge(), 0);
     cr_assert_eq(verdict.orphans, 0, "nobody is judged by links that were not read");
     uint64_t links[] = {root, kept, fake_pid(4000)};
@@ -244,11 +245,11 @@ Test(verdict, who_is_not_among_the_links_is_unlinked) {
 
 Test(verdict, the_next_check_starts_from_nothing) {
     uint64_t root = born(1, 0, LIN_CLASS_ROOT), pid = born(2, root, 0);
-    cr_assert_eq(list_guardians(), 0);
+    list_guardians();
     confirm(root, NULL, 0);
     cr_assert_eq(judge(), 0);
     cr_assert_eq(verdict.orphans, 1);
-    cr_assert_eq(list_guardians(), 0);
+    list_guardians();
     cr_assert_eq(judge(), 0);
     cr_assert_eq(verdict.orphans, 0);
     confirm(root, &pid, 1);
@@ -258,7 +259,7 @@ Test(verdict, the_next_check_starts_from_nothing) {
 
 Test(verdict, seeded_after_the_links_were_read) {
     uint64_t root = born(1, 0, LIN_CLASS_ROOT), pid = fake_start(2);
-    cr_assert_eq(list_guardians(), 0);
+    list_guardians();
     confirm(root, NULL, 0);
     cr_assert_eq(
         lin_census_seed(census, self, NULL, &(struct lin_birth){.pid = pid, .parent = root}, root),
@@ -269,7 +270,7 @@ Test(verdict, seeded_after_the_links_were_read) {
 
 Test(verdict, set_guardian_confirms) {
     uint64_t root = born(1, 0, LIN_CLASS_ROOT), pid = born(2, 0, 0);
-    cr_assert_eq(list_guardians(), 0);
+    list_guardians();
     confirm(root, NULL, 0);
     lin_census_set_guardian(census, pid, root);
     cr_assert_eq(judge(), 0);
@@ -278,7 +279,7 @@ Test(verdict, set_guardian_confirms) {
 
 Test(verdict, links_of_another_guardian_confirm_nothing) {
     uint64_t root = born(1, 0, LIN_CLASS_ROOT), other = born(2, root, 0), pid = born(3, root, 0);
-    cr_assert_eq(list_guardians(), 0);
+    list_guardians();
     confirm(root, &other, 1);
     confirm(other, &pid, 1);
     cr_assert_eq(judge(), 0);
@@ -290,7 +291,7 @@ Test(verdict, the_number_of_a_check_wraps_and_is_never_0) {
     uint64_t root = born(1, 0, LIN_CLASS_ROOT);
     born(2, root, 0);
     atomic_store(&census->epoch, UINT16_MAX);
-    cr_assert_eq(list_guardians(), 0);
+    list_guardians();
     cr_assert_eq(census->epoch, 1);
     confirm(root, NULL, 0);
     cr_assert_eq(judge(), 0);
@@ -299,7 +300,7 @@ Test(verdict, the_number_of_a_check_wraps_and_is_never_0) {
 
 Test(verdict, unknown_pids_are_left_alone) {
     uint64_t pid = fake_pid(9);
-    cr_assert_eq(list_guardians(), 0);
+    list_guardians();
     confirm(pid, &pid, 1);
     cr_assert_eq(judge(), 0);
 }
