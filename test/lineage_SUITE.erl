@@ -289,7 +289,11 @@ dbg_takes_the_hook(_Config) ->
     Unseen = spawn(fun() -> receive stop -> ok end end),
     undefined = lineage_nif:record(Unseen),
     ?assertMatch([_ | _], [N || N <- lineage_session:lookup(notes), matches(N, <<"hook on new processes is gone">>)]),
+    %% dbg:stop/0 returns before its tracer is gone, which holds the hook for as long.
+    {ok, Tracer} = dbg:get_tracer(),
+    Gone = {Tracer, monitor(process, Tracer)},
     dbg:stop(),
+    wait_for(Gone),
     lineage_session:check(),
     #{flags := Flags} = lineage_nif:record(Unseen),
     ?assert(lists:member(seeded, Flags)),
