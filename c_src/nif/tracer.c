@@ -20,7 +20,8 @@ static bool pid_of(ErlNifEnv *env, ERL_NIF_TERM term, uint64_t *pid) {
     return true;
 }
 
-/* The trace points of monitors have the session's number negated: `remove` would end a whole point. */
+/* The trace points of monitors have the session's number negated: `remove` would end a whole point.
+ */
 static bool is_meta(ErlNifEnv *env, ERL_NIF_TERM session, ERL_NIF_TERM state) {
     long of, given;
     return enif_get_long(env, session, &of) && enif_get_long(env, state, &given) && given == -of;
