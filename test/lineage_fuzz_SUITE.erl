@@ -184,9 +184,6 @@ run_sets(Count, Exits) ->
     ok = lineage_nif:close().
 
 %% Each turn is one birth. At most 20 of a worker's processes wait at a time.
-link_or_not(Pid) ->
-    try link(Pid) catch error:noproc -> true end.
-
 rough(0, Waiting) ->
     [exit(P, kill) || P <- Waiting],
     ok;
@@ -213,6 +210,9 @@ spawn_linked() ->
     Pid = spawn_link(fun wait/0),
     unlink(Pid),
     Pid.
+
+link_or_not(Pid) ->
+    try link(Pid) catch error:noproc -> true end.
 
 wait() ->
     receive stop -> ok end.
