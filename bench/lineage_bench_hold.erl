@@ -1,12 +1,18 @@
 %% How long a scheduler, or a supervisor, was held up while something ran.
 %%
-%% A probe is bound to each normal scheduler; it does nothing but yield and look at two clocks. A gap between two looks is time
-%% in which that scheduler ran something else without a break. In wall time other programs on the machine make gaps too, so
+%% A probe is bound to each normal scheduler; it does nothing but pause and look at two clocks. A gap between two looks is time
+%% in which that scheduler ran something else without a break. A probe that spins yields between its looks: it sees holds of
+%% microseconds, but whatever goes through the schedulers' queues meanwhile waits for it at every turn. A probe that sleeps
+%% asks to be woken after 1 ms, before all others; the VM's timer may be 1 ms late, so 2 ms are taken off each gap. In wall time other programs on the machine make gaps too, so
 %% the gap is also taken in CPU time of the scheduler's own thread: that one shows what the node itself did there. A thread
 %% that waits for a lock uses no CPU time, so both are kept, and both are compared with a control run.
 -module(lineage_bench_hold).
 
--export([during/1, pinging/2, least/1]).
+-export([during/2, pinging/3, least/1]).
+
+-type pause() :: spin | sleep.
+
+-define(SLEEP_NS, 2000000).
 
 -type gaps() :: #{
     cpu_max_us := non_neg_integer(),
@@ -20,11 +26,11 @@
 -export_type([gaps/0, pings/0]).
 
 %% Runs Fun with a probe on each normal scheduler. Fun is slower for it: time it elsewhere.
--spec during(fun(() -> Result)) -> {Result, gaps()}.
-during(Fun) ->
+-spec during(pause(), fun(() -> Result)) -> {Result, gaps()}.
+during(Pause, Fun) ->
     Self = self(),
     Probes = [
-        spawn_opt(fun() -> probe(Self) end, [link, {scheduler, Id}])
+        spawn_opt(fun() -> probe(Self, Pause) end, [link, {scheduler, Id}, {priority, priority(Pause)}])
      || Id <- lists:seq(1, erlang:system_info(schedulers_online))
     ],
     lists:foreach(
@@ -62,12 +68,14 @@ join(A, B) ->
         A
     ).
 
-probe(Owner) ->
+priority(spin) -> normal;
+priority(sleep) -> max.
+
+probe(Owner, Pause) ->
     %% The first looks load code; they do not count.
-    _ = look(64, lineage_bench_noop:thread_cpu_ns(), erlang:monotonic_time(nanosecond), {0, 0, 0, 0, 0}),
+    _ = looks(Pause, 64),
     Owner ! {self(), ready},
-    {Looks, CpuMax, WallMax, Cpu1, Wall1} =
-        look(infinity, lineage_bench_noop:thread_cpu_ns(), erlang:monotonic_time(nanosecond), {0, 0, 0, 0, 0}),
+    {Looks, CpuMax, WallMax, Cpu1, Wall1} = looks(Pause, infinity),
     unlink(Owner),
     Owner !
         {self(), #{
@@ -78,24 +86,38 @@ probe(Owner) ->
             wall_over_1ms => Wall1
         }}.
 
-look(0, _Cpu, _Wall, Seen) ->
+looks(Pause, Count) ->
+    look(Pause, Count, lineage_bench_noop:thread_cpu_ns(), erlang:monotonic_time(nanosecond), {0, 0, 0, 0, 0}).
+
+look(_Pause, 0, _Cpu, _Wall, Seen) ->
     Seen;
-look(Left, Cpu0, Wall0, {Looks, CpuMax, WallMax, Cpu1, Wall1} = Seen) ->
-    erlang:yield(),
+look(Pause, Left, Cpu0, Wall0, {Looks, CpuMax, WallMax, Cpu1, Wall1} = Seen) ->
+    pause(Pause),
     Cpu = lineage_bench_noop:thread_cpu_ns(),
     Wall = erlang:monotonic_time(nanosecond),
     receive
         stop -> Seen
     after 0 ->
-        CpuGap = Cpu - Cpu0,
-        WallGap = Wall - Wall0,
+        CpuGap = gap(Pause, Cpu - Cpu0),
+        WallGap = gap(Pause, Wall - Wall0),
         look(
+            Pause,
             less(Left),
             Cpu,
             Wall,
             {Looks + 1, max(CpuMax, CpuGap), max(WallMax, WallGap), Cpu1 + over(CpuGap), Wall1 + over(WallGap)}
         )
     end.
+
+pause(spin) ->
+    erlang:yield();
+pause(sleep) ->
+    receive
+    after 1 -> ok
+    end.
+
+gap(spin, Ns) -> Ns;
+gap(sleep, Ns) -> max(0, Ns - ?SLEEP_NS).
 
 less(infinity) -> infinity;
 less(Left) -> Left - 1.
@@ -105,13 +127,13 @@ over(_Gap) -> 0.
 
 %% Runs Fun while a process keeps asking the supervisors in turn, one call at a time, and measures how long each takes to
 %% answer. The list must not be empty.
--spec pinging([pid(), ...], fun(() -> Result)) -> {Result, pings()}.
-pinging(Supervisors, Fun) ->
+-spec pinging(pause(), [pid(), ...], fun(() -> Result)) -> {Result, pings()}.
+pinging(Pause, Supervisors, Fun) ->
     Self = self(),
     Pinger = spawn_link(fun() ->
         _ = [ask(Supervisor) || Supervisor <- Supervisors],
         Self ! {self(), ready},
-        ping(Self, Supervisors, Supervisors, {0, 0, 0}, erlang:monotonic_time(microsecond))
+        ping({Self, Pause, Supervisors}, Supervisors, {0, 0, 0}, erlang:monotonic_time(microsecond))
     end),
     receive
         {Pinger, ready} -> ok
@@ -122,22 +144,25 @@ pinging(Supervisors, Fun) ->
         {Pinger, Pings} -> {Result, Pings}
     end.
 
-%% It never sleeps: the timer of a held scheduler would not wake it. What counts is the time from one answer to the next, so
-%% that a hold is seen also where this process was not waiting for the answer but for its own turn.
-ping(Owner, [], All, {Count, Total, Max} = Pings, Before) ->
+%% What counts is the time from one answer to the next, so that a hold is seen also where this process was not waiting for the
+%% answer but for its own turn.
+ping({Owner, Pause, All} = Run, [], {Count, Total, Max} = Pings, Before) ->
     receive
         stop ->
-            Last = erlang:monotonic_time(microsecond) - Before,
+            Last = since(Pause, Before),
             unlink(Owner),
             Owner ! {self(), #{pings => Count, total_us => Total, max_us => max(Max, Last)}}
     after 0 ->
-        erlang:yield(),
-        ping(Owner, All, All, Pings, Before)
+        pause(Pause),
+        ping(Run, All, Pings, Before)
     end;
-ping(Owner, [Supervisor | Rest], All, {Count, Total, Max}, Before) ->
+ping({_Owner, Pause, _All} = Run, [Supervisor | Rest], {Count, Total, Max}, Before) ->
     ok = ask(Supervisor),
-    Now = erlang:monotonic_time(microsecond),
-    ping(Owner, Rest, All, {Count + 1, Total + Now - Before, max(Max, Now - Before)}, Now).
+    Us = since(Pause, Before),
+    ping(Run, Rest, {Count + 1, Total + Us, max(Max, Us)}, erlang:monotonic_time(microsecond)).
+
+since(Pause, Before) ->
+    gap(Pause, (erlang:monotonic_time(microsecond) - Before) * 1000) div 1000.
 
 %% It costs the supervisor nothing: no supervisor knows the id.
 ask(Supervisor) ->
