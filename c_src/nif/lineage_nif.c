@@ -128,7 +128,9 @@ static bool get_options(ErlNifEnv *env, ERL_NIF_TERM map, struct lin_census_opti
     options->monitors_exact =
         enif_get_map_value(env, map, am_monitors, &monitors) && monitors == am_exact;
     options->max_bytes = max_bytes;
-    options->process_limit = limit;
+    /* The largest table that +P can ask for is said to have one place less than a power of two. */
+    options->process_limit =
+        limit < 2 || limit > 1u << 27 ? 0 : 1u << (32 - __builtin_clz(limit - 1));
     return true;
 }
 

@@ -65,7 +65,7 @@ trace(_Tag, _Session, _Tracee, _Term, _Opts) ->
 
 %% Dirty. Opens the census; the caller owns it: when it dies the hook answers `remove' and melts
 %% away. `Session' is the tracer's state. `enomem' also where `max_bytes' does not hold the index of
-%% 4 bytes for each process of `process_limit' (a power of two).
+%% 4 bytes for each process of `process_limit'.
 -spec open(#{
     exits := suspects | all,
     max_bytes := pos_integer(),
