@@ -53,7 +53,7 @@ apart(Fun) ->
 %% one holds its scheduler for 100 ms. Only what is used of it takes memory.
 -spec room() -> pos_integer().
 room() ->
-    4096 + 8 * erlang:system_info(process_count).
+    4096 + 16 * erlang:system_info(process_count).
 
 %% @private
 -spec run_apart(pid(), reference(), fun(() -> term())) -> term().
