@@ -104,7 +104,8 @@ pick(Terms) ->
 %% What the sessions took from the VM's allocators is given back, to the byte.
 nothing_leaks(_Config) ->
     Cycles = calls() div 100,
-    on_peer(fun(Node) -> ok = peer:call(Node, ?MODULE, run_leaks, [Cycles], 600000) end).
+    %% The counted allocator, also where all of them are off for AddressSanitizer.
+    on_peer(["+MRe", "true"], fun(Node) -> ok = peer:call(Node, ?MODULE, run_leaks, [Cycles], 600000) end).
 
 run_leaks(Cycles) ->
     %% A thread's own structure is made once: first every thread has to have been here.
@@ -156,7 +157,10 @@ allocated() ->
                        {size, Size, _, _} <- Figures]).
 
 on_peer(Fun) ->
+    on_peer([], Fun).
+
+on_peer(Args, Fun) ->
     {ok, Peer, _} = peer:start(#{connection => standard_io,
-                                 args => ["-pa", filename:dirname(code:which(lineage)),
+                                 args => Args ++ ["-pa", filename:dirname(code:which(lineage)),
                                           filename:dirname(code:which(?MODULE))]}),
     try Fun(Peer) after peer:stop(Peer) end.

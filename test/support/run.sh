@@ -110,7 +110,8 @@ stage_asan() {
         # AddressSanitizer sees what the NIF does with enif_alloc's. Leaks are counted by the tests
         # themselves (what a census gives back when it is closed): a VM frees nothing when it ends.
         rm -f "$copy"/report.*
-        export ERL_FLAGS="+Mea min"
+        # A node that a suite starts with an allocator of its own choice still has its choice.
+        export ERL_AFLAGS="+Mea min"
         export LD_PRELOAD="$(cc -print-file-name=libasan.so) $(cc -print-file-name=libubsan.so)"
         export ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:log_path=$copy/report
         export UBSAN_OPTIONS=print_stacktrace=1:abort_on_error=1:log_path=$copy/report
