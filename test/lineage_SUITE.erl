@@ -4,6 +4,7 @@
 -include_lib("common_test/include/ct.hrl").
 -include_lib("stdlib/include/assert.hrl").
 
+-export([on_peer/1, storm_size/0, in_parallel/2, rough/1, same_sets/1, wait_for/1]).
 -export([all/0, groups/0, init_per_testcase/2, end_per_testcase/2]).
 -export([storm/1, rough_storm/1, cycles/1, second_attach/1, bad_options/1, caller_dies/1, session_dies/1,
          detach_while_attaching/1, existing_processes/1, big_supervisor/1, listed_names/1, yield_to_dbg/1,
