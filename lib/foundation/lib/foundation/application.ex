@@ -1,0 +1,79 @@
+defmodule Foundation.Application do
+  @moduledoc """
+  Foundation's tree.
+
+  The children of `Foundation.Supervisor` start one after the other, in the order of `services/0`, each ready when the
+  next one starts, and end in the reverse order. Each needs only services that stand before it.
+
+  Environment, all optional:
+
+    * `:supervision` - the phases, see `Foundation.Supervision`
+    * `:max_restarts`, `:max_seconds` - the intensity of every supervisor, see `intensity/0`
+    * `:config` - a map, the configuration with which `Foundation.Config` starts
+    * `:max_events` - how many events `Foundation.Events` keeps, 10,000 unless told otherwise
+    * `:health_interval`, `:service_interval` - milliseconds, see `Foundation.HealthMonitor` and
+      `Foundation.ServiceMonitor`
+  """
+  use Application
+
+  alias Foundation.{ConfigServer, EventStore, ProcessRegistry, TableKeeper, TelemetryService}
+
+  @typedoc "A service of the tree: its registered name, what it is, and the services that it needs."
+  @type service :: %{name: atom, kind: :server | :supervisor, needs: [atom]}
+
+  @impl true
+  def start(_type, _arguments) do
+    Supervisor.start_link(
+      children(),
+      [strategy: :one_for_one, name: Foundation.Supervisor] ++ intensity()
+    )
+  end
+
+  @doc """
+  How many restarts within how many seconds a supervisor of Foundation or MABEAM bears before it gives up.
+
+  The environment's `:max_restarts` (default 10) and `:max_seconds` (default 5), as options of `Supervisor.init/2`.
+  """
+  @spec intensity() :: [max_restarts: non_neg_integer, max_seconds: pos_integer]
+  def intensity do
+    [
+      max_restarts: Application.get_env(:foundation, :max_restarts, 10),
+      max_seconds: Application.get_env(:foundation, :max_seconds, 5)
+    ]
+  end
+
+  @doc "The services of the tree, in the order in which they start."
+  @spec services() :: [service]
+  def services do
+    [
+      %{name: TableKeeper, kind: :server, needs: []},
+      %{name: ProcessRegistry, kind: :server, needs: [TableKeeper]},
+      %{name: ConfigServer, kind: :server, needs: [TableKeeper]},
+      %{name: EventStore, kind: :server, needs: [TableKeeper]},
+      %{name: TelemetryService, kind: :server, needs: [TableKeeper]},
+      %{name: Foundation.TaskSupervisor, kind: :supervisor, needs: []}
+    ]
+  end
+
+  defp children do
+    [
+      {TableKeeper, name: TableKeeper, tables: tables()},
+      ProcessRegistry.Server,
+      ConfigServer,
+      EventStore,
+      TelemetryService,
+      {Task.Supervisor, [name: Foundation.TaskSupervisor] ++ intensity()},
+      Foundation.Supervision
+    ]
+  end
+
+  defp tables do
+    [
+      ProcessRegistry,
+      ConfigServer,
+      {EventStore, [:ordered_set]},
+      {TelemetryService, [:public, write_concurrency: true]},
+      {TelemetryService.Handlers, [:ordered_set]}
+    ]
+  end
+end

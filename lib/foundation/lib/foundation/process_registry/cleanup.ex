@@ -1,0 +1,54 @@
+defmodule Foundation.ProcessRegistry.Cleanup do
+  @moduledoc """
+  Ends processes and waits until they are gone.
+  """
+
+  alias Foundation.Call
+
+  # Milliseconds that processes have to shut down before they are killed, and to be gone then.
+  @grace 1_000
+  @kill 5_000
+
+  @doc """
+  Tells `pids` to shut down, kills those that have not after a second, and returns when all are
+  gone.
+
+  The caller is unlinked from them first: the end of a process that it started must not be its own.
+  `{:error, :timeout}` when a process is still there five seconds after it was killed, as one in a
+  long native call may be.
+  """
+  @spec terminate([pid]) :: :ok | {:error, :timeout}
+  def terminate(pids) do
+    left =
+      pids
+      |> Map.new(&{monitor(&1), &1})
+      |> exit_all(:shutdown)
+      |> await(Call.deadline(@grace))
+      |> exit_all(:kill)
+      |> await(Call.deadline(@kill))
+
+    Enum.each(left, fn {ref, _pid} -> Process.demonitor(ref, [:flush]) end)
+    if left == %{}, do: :ok, else: {:error, :timeout}
+  end
+
+  defp monitor(pid) do
+    Process.unlink(pid)
+    Process.monitor(pid)
+  end
+
+  defp exit_all(monitors, reason) do
+    Enum.each(monitors, fn {_ref, pid} -> Process.exit(pid, reason) end)
+    monitors
+  end
+
+  defp await(monitors, _deadline) when map_size(monitors) == 0, do: monitors
+
+  defp await(monitors, deadline) do
+    receive do
+      {:DOWN, ref, :process, _pid, _reason} when is_map_key(monitors, ref) ->
+        monitors |> Map.delete(ref) |> await(deadline)
+    after
+      Call.left(deadline) -> monitors
+    end
+  end
+end
