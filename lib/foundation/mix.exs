@@ -5,7 +5,8 @@ defmodule Foundation.MixProject do
     [
       app: :foundation,
       version: "0.1.0",
-      description: "Registry, config, events, telemetry, supervised work and coordination for a node",
+      description:
+        "Registry, config, events, telemetry, supervised work and coordination for a node",
       elixir: "~> 1.14",
       elixirc_paths: elixirc_paths(Mix.env()),
       elixirc_options: [warnings_as_errors: Mix.env() == :test],

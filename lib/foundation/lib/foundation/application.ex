@@ -16,17 +16,21 @@ defmodule Foundation.Application do
   """
   use Application
 
-  alias Foundation.{ConfigServer, EventStore, ProcessRegistry, TableKeeper, TelemetryService}
+  alias Foundation.BEAM.{EcosystemSupervisor, Watcher}
+  alias Foundation.{ConfigServer, EventStore, Legacy, Monitoring, ProcessRegistry}
+  alias Foundation.{ServiceMonitor, Supervision, TableKeeper, TelemetryService}
 
   @typedoc "A service of the tree: its registered name, what it is, and the services that it needs."
   @type service :: %{name: atom, kind: :server | :supervisor, needs: [atom]}
 
   @impl true
   def start(_type, _arguments) do
-    Supervisor.start_link(
-      children(),
-      [strategy: :one_for_one, name: Foundation.Supervisor] ++ intensity()
-    )
+    options = [strategy: :one_for_one, name: Foundation.Supervisor] ++ intensity()
+
+    with {:ok, supervisor} <- Supervisor.start_link(children(), options) do
+      if not Supervision.enabled?(:phase_1), do: Legacy.Monitoring.start()
+      {:ok, supervisor}
+    end
   end
 
   @doc """
@@ -51,7 +55,10 @@ defmodule Foundation.Application do
       %{name: ConfigServer, kind: :server, needs: [TableKeeper]},
       %{name: EventStore, kind: :server, needs: [TableKeeper]},
       %{name: TelemetryService, kind: :server, needs: [TableKeeper]},
-      %{name: Foundation.TaskSupervisor, kind: :supervisor, needs: []}
+      %{name: Watcher, kind: :server, needs: [TableKeeper]},
+      %{name: Foundation.TaskSupervisor, kind: :supervisor, needs: []},
+      %{name: EcosystemSupervisor, kind: :supervisor, needs: [Watcher]},
+      %{name: Supervision, kind: :server, needs: []}
     ]
   end
 
@@ -62,8 +69,12 @@ defmodule Foundation.Application do
       ConfigServer,
       EventStore,
       TelemetryService,
+      # Before the tasks and ecosystems that it watches: what ends with them at a stop is reported yet.
+      Watcher,
       {Task.Supervisor, [name: Foundation.TaskSupervisor] ++ intensity()},
-      Foundation.Supervision
+      {DynamicSupervisor, [name: EcosystemSupervisor] ++ intensity()},
+      Supervision,
+      Monitoring
     ]
   end
 
@@ -73,7 +84,9 @@ defmodule Foundation.Application do
       ConfigServer,
       {EventStore, [:ordered_set]},
       {TelemetryService, [:public, write_concurrency: true]},
-      {TelemetryService.Handlers, [:ordered_set]}
+      {TelemetryService.Handlers, [:ordered_set]},
+      {Watcher, [:public]},
+      ServiceMonitor
     ]
   end
 end

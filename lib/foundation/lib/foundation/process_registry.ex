@@ -15,8 +15,7 @@ defmodule Foundation.ProcessRegistry do
       name = Foundation.ProcessRegistry.via_tuple(:production, :cache)
       GenServer.start_link(Cache, [], name: name)
   """
-  alias Foundation.{Call, Legacy, Supervision}
-  alias Foundation.ProcessRegistry.Cleanup
+  alias Foundation.{Call, Legacy, Supervision, Termination}
 
   @table __MODULE__
   @server __MODULE__
@@ -127,7 +126,7 @@ defmodule Foundation.ProcessRegistry do
       pids = for({_service, pid, _metadata} <- rows, pid != self(), uniq: true, do: pid)
 
       if Supervision.enabled?(:phase_3) do
-        with :ok <- Cleanup.terminate(pids),
+        with :ok <- Termination.stop_all(pids),
              :ok <- Call.call(@server, {:drop, {:test, reference}}),
              do: {:ok, length(pids)}
       else

@@ -22,7 +22,7 @@ defmodule Foundation.Supervision do
   """
   use GenServer
 
-  alias Foundation.Call
+  alias Foundation.{Call, Stray}
 
   @phases [:phase_1, :phase_2, :phase_3, :phase_4]
 
@@ -31,7 +31,8 @@ defmodule Foundation.Supervision do
   @doc """
   Exchanges an application's long-lived processes for those of the other state of `phase`, and returns when this is done.
 
-  The module is named by the application's environment, key `:supervision_switch`. The flag is already set.
+  The module is named by the application's environment, key `:supervision_switch`. The flag is
+  already set. It may be asked again for what it has done already, or done in part: after a crash.
   """
   @callback switch(phase, enabled? :: boolean) :: :ok
 
@@ -64,18 +65,42 @@ defmodule Foundation.Supervision do
   def switch(phase, enabled?), do: Call.call(__MODULE__, {:switch, phase, enabled?}, 30_000)
 
   @impl true
-  def init([]), do: {:ok, nil}
+  def init([]), do: {:ok, nil, {:continue, :resume}}
+
+  # The one before this server may have been killed in the midst of an exchange. It is made once more,
+  # and not a third time: were it the exchange that crashes, all of Foundation would go down with it.
+  @impl true
+  def handle_continue(:resume, state) do
+    with {:ok, phase} <- Application.fetch_env(:foundation, :supervision_exchange) do
+      Application.delete_env(:foundation, :supervision_exchange)
+      exchange(phase)
+    end
+
+    {:noreply, state}
+  end
 
   @impl true
   def handle_call({:switch, phase, enabled?}, _from, state) do
     if enabled?(phase) != enabled? do
       flags = Keyword.put(flags(), phase, enabled?)
       Application.put_env(:foundation, :supervision, flags)
-      Enum.each(switches(), & &1.switch(phase, enabled?))
+      Application.put_env(:foundation, :supervision_exchange, phase)
+      exchange(phase)
+      Application.delete_env(:foundation, :supervision_exchange)
     end
 
     {:reply, :ok, state}
   end
+
+  def handle_call(request, _from, state), do: Stray.call(request, state)
+
+  @impl true
+  def handle_cast(message, state), do: Stray.message(message, state)
+
+  @impl true
+  def handle_info(message, state), do: Stray.message(message, state)
+
+  defp exchange(phase), do: Enum.each(switches(), & &1.switch(phase, enabled?(phase)))
 
   defp switches do
     for {application, _description, _version} <- Application.started_applications(),

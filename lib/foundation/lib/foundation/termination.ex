@@ -1,4 +1,4 @@
-defmodule Foundation.ProcessRegistry.Cleanup do
+defmodule Foundation.Termination do
   @moduledoc """
   Ends processes and waits until they are gone.
   """
@@ -17,8 +17,8 @@ defmodule Foundation.ProcessRegistry.Cleanup do
   `{:error, :timeout}` when a process is still there five seconds after it was killed, as one in a
   long native call may be.
   """
-  @spec terminate([pid]) :: :ok | {:error, :timeout}
-  def terminate(pids) do
+  @spec stop_all([pid]) :: :ok | {:error, :timeout}
+  def stop_all(pids) do
     left =
       pids
       |> Map.new(&{monitor(&1), &1})
