@@ -1,7 +1,7 @@
 defmodule Foundation do
   @moduledoc """
-  The ground on which a node's applications stand: names, configuration, events, telemetry, supervised work and
-  coordination between nodes.
+  The ground on which a node's applications stand: names, configuration, events, telemetry,
+  supervised work and coordination between nodes.
 
   | module | what it is for |
   | --- | --- |
@@ -19,7 +19,10 @@ defmodule Foundation do
 
   @version Mix.Project.config()[:version]
 
-  @doc "Which services run, which phases of the supervision plan are on, and how many names are registered."
+  @doc """
+  Which services run, which phases of the supervision plan are on, and how many names are
+  registered.
+  """
   @spec status() ::
           {:ok,
            %{
@@ -44,7 +47,8 @@ defmodule Foundation do
   @doc """
   What the last health check found.
 
-  `{:error, :unavailable}` when there is no health monitor: Foundation does not run, or phase 1 is off.
+  `{:error, :unavailable}` when there is no health monitor: Foundation does not run, or phase 1 is
+  off.
   """
   @spec health() :: {:ok, HealthMonitor.health()} | {:error, Call.reason()}
   def health, do: HealthMonitor.health()
@@ -60,8 +64,8 @@ defmodule Foundation do
   @doc """
   Stops Foundation. Applications that need it are to be stopped before.
 
-  Returns when no process of it is left. A process of Foundation itself cannot wait for that: when it is the
-  caller, it gets `:ok` at once, and ends with the others.
+  Returns when no process of it is left. A process of Foundation itself cannot wait for that: when
+  it is the caller, it gets `:ok` at once, and ends with the others.
   """
   @spec shutdown() :: :ok | {:error, {:not_started, :foundation}}
   def shutdown do

@@ -2,8 +2,9 @@ defmodule Foundation.Application do
   @moduledoc """
   Foundation's tree.
 
-  The children of `Foundation.Supervisor` start one after the other, in the order of `services/0`, each ready when the
-  next one starts, and end in the reverse order. Each needs only services that stand before it.
+  The children of `Foundation.Supervisor` start one after the other, in the order of `services/0`,
+  each ready when the next one starts, and end in the reverse order. Each needs only services that
+  stand before it.
 
   Environment, all optional:
 
@@ -20,7 +21,9 @@ defmodule Foundation.Application do
   alias Foundation.{ConfigServer, EventStore, Legacy, Monitoring, ProcessRegistry}
   alias Foundation.{ServiceMonitor, Supervision, TableKeeper, TelemetryService}
 
-  @typedoc "A service of the tree: its registered name, what it is, and the services that it needs."
+  @typedoc """
+  A service of the tree: its registered name, what it is, and the services that it needs.
+  """
   @type service :: %{name: atom, kind: :server | :supervisor, needs: [atom]}
 
   @impl true
@@ -34,9 +37,11 @@ defmodule Foundation.Application do
   end
 
   @doc """
-  How many restarts within how many seconds a supervisor of Foundation or MABEAM bears before it gives up.
+  How many restarts within how many seconds a supervisor of Foundation or MABEAM bears before it
+  gives up.
 
-  The environment's `:max_restarts` (default 10) and `:max_seconds` (default 5), as options of `Supervisor.init/2`.
+  The environment's `:max_restarts` (default 10) and `:max_seconds` (default 5), as options of
+  `Supervisor.init/2`.
   """
   @spec intensity() :: [max_restarts: non_neg_integer, max_seconds: pos_integer]
   def intensity do
@@ -69,7 +74,8 @@ defmodule Foundation.Application do
       ConfigServer,
       EventStore,
       TelemetryService,
-      # Before the tasks and ecosystems that it watches: what ends with them at a stop is reported yet.
+      # Before the tasks and ecosystems that it watches: what ends with them at a stop is reported
+      # yet.
       Watcher,
       {Task.Supervisor, [name: Foundation.TaskSupervisor] ++ intensity()},
       {DynamicSupervisor, [name: EcosystemSupervisor] ++ intensity()},

@@ -2,8 +2,8 @@ defmodule Foundation.Call do
   @moduledoc """
   Calls to servers that answer `{:error, reason}` where `GenServer.call/3` exits.
 
-  A public function that asks a server must not take its caller down because that server is being restarted just
-  then; and whoever wants the exit can still match on the error.
+  A public function that asks a server must not take its caller down because that server is being
+  restarted just then; and whoever wants the exit can still match on the error.
   """
 
   @type reason :: :unavailable | :timeout
@@ -11,8 +11,8 @@ defmodule Foundation.Call do
   @doc """
   Asks `server`, and waits at most `timeout` milliseconds.
 
-  Returns what the server answers, `{:error, :timeout}` when it does not in time, and `{:error, :unavailable}` when there is
-  no such server, or it died before it answered.
+  Returns what the server answers, `{:error, :timeout}` when it does not in time, and
+  `{:error, :unavailable}` when there is no such server, or it died before it answered.
   """
   @spec call(GenServer.server(), term, timeout) :: term | {:error, reason}
   def call(server, request, timeout \\ 5_000) do

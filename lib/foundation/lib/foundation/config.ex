@@ -2,8 +2,8 @@ defmodule Foundation.Config do
   @moduledoc """
   Configuration that may change while the node runs.
 
-  It is a map of maps; a path is a list of keys. It starts as the environment's `:config`, and what
-  was updated is kept while Foundation runs:
+  It is a map of maps; a path is a list of keys. It starts as the environment's `:config`, and
+  what was updated is kept while Foundation runs:
 
       config :foundation, config: %{pool: %{size: 10}}
 
@@ -23,8 +23,9 @@ defmodule Foundation.Config do
   @doc """
   Puts `value` at `path`, and the maps on the way to it where there are none.
 
-  When it returns, all subscribers have been sent `{:config_changed, path, value}`, unless the value
-  was this one already. `{:error, {:not_a_map, path}}` names the place on the way where another value stands.
+  When it returns, all subscribers have been sent `{:config_changed, path, value}`, unless the
+  value was this one already. `{:error, {:not_a_map, path}}` names the place on the way where
+  another value stands.
   """
   @spec update(path, term) :: :ok | {:error, :bad_path | {:not_a_map, path} | Call.reason()}
   def update([], _value), do: {:error, :bad_path}
@@ -34,8 +35,8 @@ defmodule Foundation.Config do
   end
 
   @doc """
-  Sends `subscriber` `{:config_changed, path, value}` for each change from now on, until it dies or
-  is unsubscribed. To subscribe twice changes nothing.
+  Sends `subscriber` `{:config_changed, path, value}` for each change from now on, until it dies
+  or is unsubscribed. To subscribe twice changes nothing.
   """
   @spec subscribe(pid) :: :ok | {:error, :bad_pid | Call.reason()}
   def subscribe(subscriber \\ self())

@@ -6,7 +6,8 @@ defmodule Foundation.Event do
     * `:type` - what happened, an atom
     * `:data` - any term
     * `:timestamp` - when, in milliseconds of the system's time
-    * `:correlation_id` - what the events of one course of things have in common; its own id unless told
+    * `:correlation_id` - what the events of one course of things have in common; its own id
+      unless told
     * `:parent_id` - the event that led to this one, or `nil`
     * `:source` - the process that made it
   """

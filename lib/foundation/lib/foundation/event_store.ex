@@ -66,8 +66,9 @@ defmodule Foundation.EventStore do
     evict(excess - 1)
   end
 
-  # From the latest on, so that a limit ends the search. An event that the store drops meanwhile is
-  # older than all that are left to visit, but for what it drops next: `:ets.prev/2` still finds its way.
+  # From the latest on, so that a limit ends the search. An event that the store drops meanwhile
+  # is older than all that are left to visit, but for what it drops next: `:ets.prev/2` still
+  # finds its way.
   defp backwards(:"$end_of_table", _tests, _count, found), do: found
   defp backwards(_id, _tests, 0, found), do: found
 

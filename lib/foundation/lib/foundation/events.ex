@@ -2,9 +2,10 @@ defmodule Foundation.Events do
   @moduledoc """
   What happened on this node, the last 10,000 events of it.
 
-  The environment's `:max_events` says otherwise. When the store is full the oldest event goes, which
-  the counter `[:foundation, :events, :evicted]` counts. Each event that is stored is executed as
-  `[:foundation, :events, :stored]`, with the event in the metadata: who waits for one attaches there.
+  The environment's `:max_events` says otherwise. When the store is full the oldest event goes,
+  which the counter `[:foundation, :events, :evicted]` counts. Each event that is stored is
+  executed as `[:foundation, :events, :stored]`, with the event in the metadata: who waits for one
+  attaches there.
 
       {:ok, event} = Foundation.Events.new_event(:order_placed, %{customer: 17})
       {:ok, id} = Foundation.Events.store(event)
@@ -61,8 +62,8 @@ defmodule Foundation.Events do
   @doc """
   Makes and stores an event, without waiting: for servers, which have other things to do.
 
-  What cannot be stored, because it is no event or the store does not keep up, is dropped and counted as
-  `[:foundation, :events, :dropped]`.
+  What cannot be stored, because it is no event or the store does not keep up, is dropped and
+  counted as `[:foundation, :events, :dropped]`.
   """
   @spec report(atom, term, keyword) :: :ok
   def report(type, data, options \\ []) do

@@ -6,9 +6,10 @@ defmodule Foundation.HealthMonitor do
   environment, 30,000 unless told otherwise. All services are asked at once, and have a second
   together: one that hangs delays a check by no more than that.
 
-  Each check executes `[:foundation, :health, :check]` with the measurements `duration` (native units),
-  `services` and `failing`, and the health as metadata. Each service that did not answer is reported as
-  the event `:service_unresponsive`, and counted as `[:foundation, :health, :failure]`.
+  Each check executes `[:foundation, :health, :check]` with the measurements `duration` (native
+  units), `services` and `failing`, and the health as metadata. Each service that did not answer
+  is reported as the event `:service_unresponsive`, and counted as
+  `[:foundation, :health, :failure]`.
   """
   use GenServer
 
@@ -21,8 +22,8 @@ defmodule Foundation.HealthMonitor do
   What a check found.
 
     * `:status` - `:healthy` when all services answered
-    * `:services` - for each: `:ok`, `:timeout` when it did not answer in time, `:down` when there was none
-      or it died before it answered
+    * `:services` - for each: `:ok`, `:timeout` when it did not answer in time, `:down` when there
+      was none or it died before it answered
     * `:checked_at` - when, in milliseconds of the system's time
   """
   @type health :: %{

@@ -1,8 +1,8 @@
 defmodule Foundation.Monitoring do
   @moduledoc """
-  What watches over the services: with phase 1 on, a supervisor with `Foundation.HealthMonitor` and
-  `Foundation.ServiceMonitor`; with phase 1 off it has no children, and `Foundation.Legacy.Monitoring`
-  stands in their place.
+  What watches over the services: with phase 1 on, a supervisor with `Foundation.HealthMonitor`
+  and `Foundation.ServiceMonitor`; with phase 1 off it has no children, and
+  `Foundation.Legacy.Monitoring` stands in their place.
   """
   use Supervisor
 

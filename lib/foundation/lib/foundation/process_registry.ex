@@ -117,8 +117,8 @@ defmodule Foundation.ProcessRegistry do
   Ends the processes of the namespace `{:test, reference}`. The caller itself is spared.
 
   With phase 3 on it returns `{:ok, ended}`, their number, when they are gone and all names of the
-  namespace are free: they are told to shut down, and killed when they have not after a second. With
-  phase 3 off it returns at once, and processes of their own do that.
+  namespace are free: they are told to shut down, and killed when they have not after a second.
+  With phase 3 off it returns at once, and processes of their own do that.
   """
   @spec cleanup_test_namespace(term) :: {:ok, non_neg_integer} | {:error, :unavailable | :timeout}
   def cleanup_test_namespace(reference) do
@@ -205,7 +205,8 @@ defmodule Foundation.ProcessRegistry do
 
   defp rows(namespace) when not is_namespace(namespace), do: {:error, :bad_namespace}
 
-  # By a guard: a test's reference may be any term, `:_` as well, and no match pattern can name it.
+  # By a guard: a test's reference may be any term, `:_` as well, and no match pattern can name
+  # it.
   defp rows(namespace) do
     guard = [{:"=:=", :"$1", {:const, namespace}}]
 

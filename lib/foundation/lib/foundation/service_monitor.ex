@@ -1,16 +1,17 @@
 defmodule Foundation.ServiceMonitor do
   @moduledoc """
-  Notices when a service of the tree dies and when it is back, and whether services miss others that
-  they need.
+  Notices when a service of the tree dies and when it is back, and whether services miss others
+  that they need.
 
-  A death is reported as the event `:service_down` with its reason, a return as `:service_restarted`;
-  they are counted as `[:foundation, :service, :down]` and `[:foundation, :service, :restarted]`. Each
-  `:service_interval` milliseconds of the environment, 60,000 unless told otherwise, each running service
-  whose needs are not running is reported as `:dependency_missing`, and the check is executed as
-  `[:foundation, :service, :dependencies]` with the measurement `missing`.
+  A death is reported as the event `:service_down` with its reason, a return as
+  `:service_restarted`; they are counted as `[:foundation, :service, :down]` and `[:foundation,
+  :service, :restarted]`. Each `:service_interval` milliseconds of the environment, 60,000 unless
+  told otherwise, each running service whose needs are not running is reported as
+  `:dependency_missing`, and the check is executed as `[:foundation, :service, :dependencies]`
+  with the measurement `missing`.
 
-  What it knows stands in a table that outlives it: a service that was restarted while the monitor was not
-  there is noticed by its new pid.
+  What it knows stands in a table that outlives it: a service that was restarted while the monitor
+  was not there is noticed by its new pid.
   """
   use GenServer
 
@@ -18,8 +19,8 @@ defmodule Foundation.ServiceMonitor do
 
   @table __MODULE__
 
-  # Milliseconds after which a service that was not there is looked for again. The supervisor tells
-  # nobody that it has restarted a child.
+  # Milliseconds after which a service that was not there is looked for again. The supervisor
+  # tells nobody that it has restarted a child.
   @look 50
 
   @doc "Starts the monitor."

@@ -2,12 +2,15 @@ defmodule Foundation.Stray do
   @moduledoc """
   What servers do with messages that are not theirs: the last clause of each callback.
 
-  A server that crashed on them would lose its work to anybody's slip. They are logged, as `GenServer` does by itself
-  for a server without such callbacks.
+  A server that crashed on them would lose its work to anybody's slip. They are logged, as
+  `GenServer` does by itself for a server without such callbacks.
   """
   require Logger
 
-  @doc "Answers `:ping` with `:pong`, as `Foundation.HealthMonitor` asks, and all else with `{:error, :bad_request}`."
+  @doc """
+  Answers `:ping` with `:pong`, as `Foundation.HealthMonitor` asks, and all else with
+  `{:error, :bad_request}`.
+  """
   @spec call(term, state) :: {:reply, :pong | {:error, :bad_request}, state} when state: term
   def call(:ping, state), do: {:reply, :pong, state}
 

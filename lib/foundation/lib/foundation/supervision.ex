@@ -2,8 +2,8 @@ defmodule Foundation.Supervision do
   @moduledoc """
   Which phases of the supervision plan are on.
 
-  Each phase has a flag, on unless told otherwise, which can be switched while the node runs, forth and back, each on its
-  own:
+  Each phase has a flag, on unless told otherwise, which can be switched while the node runs,
+  forth and back, each on its own:
 
       config :foundation, supervision: [phase_1: true, phase_2: false]
 
@@ -16,9 +16,10 @@ defmodule Foundation.Supervision do
   | `:phase_3` | what tests make: clean-up of a test's namespace, assignments of the load balancer in test mode |
   | `:phase_4` | agreement between nodes stands on a majority of fixed members; a coordination outlives its node |
 
-  With a phase off, the code in the `legacy/` rooms runs in its place: as it was when it was audited, with processes that
-  nobody supervises. Work under way when a phase is switched ends in the way in which it began; long-lived processes are
-  exchanged before `switch/2` returns, by the applications' own `c:switch/2`.
+  With a phase off, the code in the `legacy/` rooms runs in its place: as it was when it was
+  audited, with processes that nobody supervises. Work under way when a phase is switched ends in
+  the way in which it began; long-lived processes are exchanged before `switch/2` returns, by the
+  applications' own `c:switch/2`.
   """
   use GenServer
 
@@ -29,7 +30,8 @@ defmodule Foundation.Supervision do
   @type phase :: :phase_1 | :phase_2 | :phase_3 | :phase_4
 
   @doc """
-  Exchanges an application's long-lived processes for those of the other state of `phase`, and returns when this is done.
+  Exchanges an application's long-lived processes for those of the other state of `phase`, and
+  returns when this is done.
 
   The module is named by the application's environment, key `:supervision_switch`. The flag is
   already set. It may be asked again for what it has done already, or done in part: after a crash.
@@ -56,8 +58,8 @@ defmodule Foundation.Supervision do
   @doc """
   Switches `phase` on or off.
 
-  Returns when the processes of its other state are gone. `{:error, :bad_phase}` and `{:error, :bad_flag}` name what is
-  wrong; `{:error, :unavailable}` says that Foundation does not run.
+  Returns when the processes of its other state are gone. `{:error, :bad_phase}` and `{:error,
+  :bad_flag}` name what is wrong; `{:error, :unavailable}` says that Foundation does not run.
   """
   @spec switch(phase, boolean) :: :ok | {:error, :bad_phase | :bad_flag | Call.reason()}
   def switch(phase, _enabled?) when phase not in @phases, do: {:error, :bad_phase}
@@ -67,8 +69,9 @@ defmodule Foundation.Supervision do
   @impl true
   def init([]), do: {:ok, nil, {:continue, :resume}}
 
-  # The one before this server may have been killed in the midst of an exchange. It is made once more,
-  # and not a third time: were it the exchange that crashes, all of Foundation would go down with it.
+  # The one before this server may have been killed in the midst of an exchange. It is made once
+  # more, and not a third time: were it the exchange that crashes, all of Foundation would go down
+  # with it.
   @impl true
   def handle_continue(:resume, state) do
     with {:ok, phase} <- Application.fetch_env(:foundation, :supervision_exchange) do

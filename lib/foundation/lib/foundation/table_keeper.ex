@@ -2,11 +2,13 @@ defmodule Foundation.TableKeeper do
   @moduledoc """
   Keeps ETS tables alive while the servers that own them are restarted.
 
-  A server that is restarted finds its table as the one before it left it: the keeper makes each table, gives it to the
-  server that claims it, and is its heir. While no server owns a table, readers still find it under its name.
+  A server that is restarted finds its table as the one before it left it: the keeper makes each
+  table, gives it to the server that claims it, and is its heir. While no server owns a table,
+  readers still find it under its name.
 
-  When the keeper itself is restarted, it sends `{:table_heir, keeper}` to the owners, who name it heir with `renew/2`.
-  Only a table whose owner and keeper die together is lost; the next claim makes it anew, empty.
+  When the keeper itself is restarted, it sends `{:table_heir, keeper}` to the owners, who name it
+  heir with `renew/2`. Only a table whose owner and keeper die together is lost; the next claim
+  makes it anew, empty.
   """
   use GenServer
 
@@ -18,8 +20,8 @@ defmodule Foundation.TableKeeper do
   Starts a keeper.
 
     * `:name` - its registered name
-    * `:tables` - the names of the tables it keeps: named, protected, of type `:set`, with read concurrency; or
-      `{name, options}` with options of `:ets.new/2` beside these
+    * `:tables` - the names of the tables it keeps: named, protected, of type `:set`, with read
+      concurrency; or `{name, options}` with options of `:ets.new/2` beside these
   """
   @spec start_link(name: atom, tables: [table]) :: GenServer.on_start()
   def start_link(options) do
@@ -36,8 +38,8 @@ defmodule Foundation.TableKeeper do
   @doc """
   Makes the caller, a server that starts, the owner of `table`. Returns when it is.
 
-  Exits when there is no such keeper, or another process owns the table: a server that cannot have its table
-  cannot start.
+  Exits when there is no such keeper, or another process owns the table: a server that cannot have
+  its table cannot start.
   """
   @spec claim(GenServer.server(), atom) :: :ok
   def claim(keeper, table) do
@@ -48,7 +50,9 @@ defmodule Foundation.TableKeeper do
     end
   end
 
-  @doc "Names `keeper` heir of `table`, which the caller owns: what to do on `{:table_heir, keeper}`."
+  @doc """
+  Names `keeper` heir of `table`, which the caller owns: what to do on `{:table_heir, keeper}`.
+  """
   @spec renew(pid, atom) :: :ok
   def renew(keeper, table) do
     :ets.setopts(table, {:heir, keeper, table})

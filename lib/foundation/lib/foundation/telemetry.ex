@@ -2,11 +2,12 @@ defmodule Foundation.Telemetry do
   @moduledoc """
   Counters, gauges and timings, and events for whoever listens.
 
-  An event is a name (a list of atoms), measurements and metadata, in the shape of the `telemetry` library. It goes to
-  the handlers of `attach/4`, and to `:telemetry.execute/3` where that library is loaded; Foundation does not need it.
+  An event is a name (a list of atoms), measurements and metadata, in the shape of the `telemetry`
+  library. It goes to the handlers of `attach/4`, and to `:telemetry.execute/3` where that library
+  is loaded; Foundation does not need it.
 
-  What emits never waits for a server and never fails: a metric is a row in a table, written by the emitter itself. Where
-  Foundation does not run, nothing is counted.
+  What emits never waits for a server and never fails: a metric is a row in a table, written by
+  the emitter itself. Where Foundation does not run, nothing is counted.
 
       Foundation.Telemetry.emit_counter([:shop, :order, :placed], %{customer: 17})
       Foundation.Telemetry.get_metrics_for([:shop])
@@ -28,8 +29,8 @@ defmodule Foundation.Telemetry do
   @doc """
   Hands an event to its handlers, in the caller's process.
 
-  A handler that fails is detached and counted as `[:foundation, :telemetry, :handler_failed]`. Never raises; an event
-  that is not one is refused.
+  A handler that fails is detached and counted as `[:foundation, :telemetry, :handler_failed]`.
+  Never raises; an event that is not one is refused.
   """
   @spec execute(event, map, map) :: :ok | {:error, refusal}
   def execute(event, measurements, metadata \\ %{}) do
@@ -49,7 +50,10 @@ defmodule Foundation.Telemetry do
     end
   end
 
-  @doc "Sets the gauge `event` to the number `value`, and executes the event with the measurement `value`."
+  @doc """
+  Sets the gauge `event` to the number `value`, and executes the event with the measurement
+  `value`.
+  """
   @spec emit_gauge(event, number, map) :: :ok | {:error, refusal | :bad_value}
   def emit_gauge(event, value, metadata \\ %{})
   def emit_gauge(_event, value, _metadata) when not is_number(value), do: {:error, :bad_value}
@@ -62,10 +66,11 @@ defmodule Foundation.Telemetry do
   end
 
   @doc """
-  Calls `fun` and returns what it returns, or fails as it fails; its time is added to the timer `event`.
+  Calls `fun` and returns what it returns, or fails as it fails; its time is added to the timer
+  `event`.
 
-  The event has the measurement `duration`, in native units as `telemetry` has it, and the metadata `result: :ok`, or
-  `:error` where `fun` failed.
+  The event has the measurement `duration`, in native units as `telemetry` has it, and the
+  metadata `result: :ok`, or `:error` where `fun` failed.
   """
   @spec time_function(event, (() -> result)) :: result | {:error, :bad_event | :bad_function}
         when result: term
@@ -108,10 +113,11 @@ defmodule Foundation.Telemetry do
   end
 
   @doc """
-  Calls `fun` with event, measurements, metadata and `config` for each event of that name, until `detach/1` with this
-  `id` (any term).
+  Calls `fun` with event, measurements, metadata and `config` for each event of that name, until
+  `detach/1` with this `id` (any term).
 
-  The handler runs in the process that emits the event: it is to be quick, and to send a message where there is much to do.
+  The handler runs in the process that emits the event: it is to be quick, and to send a message
+  where there is much to do.
   """
   @spec attach(term, event, handler, term) ::
           :ok | {:error, :already_attached | :bad_event | :bad_function | Call.reason()}
@@ -152,7 +158,8 @@ defmodule Foundation.Telemetry do
       add({[:foundation, :telemetry, :handler_failed], :counter})
   end
 
-  # Looked up at run time: whether the library is there is the user's choice, and it may not have started.
+  # Looked up at run time: whether the library is there is the user's choice, and it may not have
+  # started.
   defp hand_on(event, measurements, metadata) do
     if function_exported?(:telemetry, :execute, 3) do
       apply(:telemetry, :execute, [event, measurements, metadata])

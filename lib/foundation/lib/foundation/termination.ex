@@ -13,9 +13,9 @@ defmodule Foundation.Termination do
   Tells `pids` to shut down, kills those that have not after a second, and returns when all are
   gone.
 
-  The caller is unlinked from them first: the end of a process that it started must not be its own.
-  `{:error, :timeout}` when a process is still there five seconds after it was killed, as one in a
-  long native call may be.
+  The caller is unlinked from them first: the end of a process that it started must not be its
+  own. `{:error, :timeout}` when a process is still there five seconds after it was killed, as one
+  in a long native call may be.
   """
   @spec stop_all([pid]) :: :ok | {:error, :timeout}
   def stop_all(pids) do

@@ -2,8 +2,8 @@ defmodule Foundation.BEAM.Processes do
   @moduledoc """
   Processes made together, and work in a process of its own.
 
-  An ecosystem is a coordinator and workers under a supervisor of their own, which restarts those that die.
-  It is named by that supervisor's pid:
+  An ecosystem is a coordinator and workers under a supervisor of their own, which restarts those
+  that die. It is named by that supervisor's pid:
 
       {:ok, ecosystem} =
         Foundation.BEAM.Processes.spawn_ecosystem(
@@ -16,7 +16,8 @@ defmodule Foundation.BEAM.Processes do
   Work that needs much memory for a while is done by a process whose heap goes with it, instead of
   growing the caller's:
 
-      {:ok, _pid} = Foundation.BEAM.Processes.isolate_memory_intensive_work(fn -> Report.sum(file) end)
+      alias Foundation.BEAM.Processes
+      {:ok, _pid} = Processes.isolate_memory_intensive_work(fn -> Report.sum(file) end)
 
       receive do
         {:work_complete, sum} -> sum
@@ -30,23 +31,27 @@ defmodule Foundation.BEAM.Processes do
   @shutdown 30_000
 
   @typedoc """
-  A module with `child_spec/1`, or it and the argument for that. A coordinator may also be a function,
-  its module and its arguments: it runs in a task, and is restarted when it fails.
+  A module with `child_spec/1`, or it and the argument for that. A coordinator may also be a
+  function, its module and its arguments: it runs in a task, and is restarted when it fails.
   """
   @type child ::
           module | {module, argument :: term} | {module, function :: atom, arguments :: list}
 
-  @typedoc "So many workers of a module with `child_spec/1`, which gets the argument; at most 100,000."
+  @typedoc """
+  So many workers of a module with `child_spec/1`, which gets the argument; at most 100,000.
+  """
   @type workers :: {module, argument :: term, count :: pos_integer}
 
   @type bad_config :: :bad_config | {:bad_coordinator, term} | {:bad_workers, term}
 
   @doc """
-  Starts an ecosystem, and returns its supervisor when the coordinator and all workers have started.
+  Starts an ecosystem, and returns its supervisor when the coordinator and all workers have
+  started.
 
-  `config` is a keyword list or map with `:coordinator` and, if there are any, `:workers`. When one of
-  them does not start, none is left, and the reason is the supervisor's. An ecosystem whose supervisor dies is
-  not started anew: that is reported as the event `:ecosystem_lost`, and counted.
+  `config` is a keyword list or map with `:coordinator` and, if there are any, `:workers`. When
+  one of them does not start, none is left, and the reason is the supervisor's. An ecosystem whose
+  supervisor dies is not started anew: that is reported as the event `:ecosystem_lost`, and
+  counted.
   """
   @spec spawn_ecosystem(keyword | map) :: {:ok, pid} | {:error, bad_config | :unavailable | term}
   def spawn_ecosystem(config) do
@@ -64,8 +69,8 @@ defmodule Foundation.BEAM.Processes do
   @doc """
   Ends an ecosystem, and returns when its supervisor, its coordinator and its workers are gone.
 
-  They have the time that their child specifications give them to shut down. `{:error, :timeout}` after 30
-  seconds; it goes on ending then.
+  They have the time that their child specifications give them to shut down. `{:error, :timeout}`
+  after 30 seconds; it goes on ending then.
   """
   @spec shutdown_ecosystem(pid) :: :ok | {:error, :not_found | :timeout}
   def shutdown_ecosystem(ecosystem) do
@@ -80,7 +85,8 @@ defmodule Foundation.BEAM.Processes do
   end
 
   @doc """
-  What an ecosystem consists of now, and the memory that its coordinator and workers take, in bytes.
+  What an ecosystem consists of now, and the memory that its coordinator and workers take, in
+  bytes.
 
   A process that is just being restarted is not among them; `coordinator` is then `nil`.
   """
@@ -115,11 +121,13 @@ defmodule Foundation.BEAM.Processes do
   @doc """
   Calls `fun` in a process of its own, whose pid it returns.
 
-  `caller` gets `{:work_complete, result}`, or `{:work_error, reason}` when `fun` failed: with the exception, the
-  reason of the exit, or `{:nocatch, value}`. The caller's end does not end the work.
+  `caller` gets `{:work_complete, result}`, or `{:work_error, reason}` when `fun` failed: with the
+  exception, the reason of the exit, or `{:nocatch, value}`. The caller's end does not end the
+  work.
 
-  With phase 1 on, the process is a task of `Foundation.TaskSupervisor`, and the caller gets `{:work_error, reason}`
-  also when it is killed. With phase 1 off nobody supervises it, and then the caller hears nothing.
+  With phase 1 on, the process is a task of `Foundation.TaskSupervisor`, and the caller gets
+  `{:work_error, reason}` also when it is killed. With phase 1 off nobody supervises it, and then
+  the caller hears nothing.
   """
   @spec isolate_memory_intensive_work((() -> term), pid) ::
           {:ok, pid} | {:error, :bad_function | :bad_pid | :not_alive | :unavailable | :timeout}

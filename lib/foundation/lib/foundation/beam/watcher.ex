@@ -2,14 +2,15 @@ defmodule Foundation.BEAM.Watcher do
   @moduledoc """
   Monitors ecosystems and memory-intensive work, and reports those that are lost.
 
-  Work that ends before it has answered (it was killed, say) is answered for: `{:work_error, reason}` goes
-  to its caller. An ecosystem that ends otherwise than by `Foundation.BEAM.Processes.shutdown_ecosystem/1`
-  is reported. The events are `:work_lost` and `:ecosystem_lost`, the counters `[:foundation, :work, :lost]`
-  and `[:foundation, :ecosystem, :lost]`.
+  Work that ends before it has answered (it was killed, say) is answered for:
+  `{:work_error, reason}` goes to its caller. An ecosystem that ends otherwise than by
+  `Foundation.BEAM.Processes.shutdown_ecosystem/1` is reported. The events are `:work_lost` and
+  `:ecosystem_lost`, the counters `[:foundation, :work, :lost]` and
+  `[:foundation, :ecosystem, :lost]`.
 
-  The table's rows are `{pid, :ecosystem}` and `{pid, {:work, caller}}`. It outlives the server, which
-  monitors anew when it is restarted; it is public, so that work takes its own row out when it has answered,
-  whether or not the server is there at that moment.
+  The table's rows are `{pid, :ecosystem}` and `{pid, {:work, caller}}`. It outlives the server,
+  which monitors anew when it is restarted; it is public, so that work takes its own row out when
+  it has answered, whether or not the server is there at that moment.
   """
   use GenServer
 

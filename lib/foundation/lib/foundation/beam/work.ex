@@ -2,9 +2,10 @@ defmodule Foundation.BEAM.Work do
   @moduledoc """
   Memory-intensive work as a task of `Foundation.TaskSupervisor`.
 
-  The caller is answered once. The task answers when the work is done or has failed; when the task is
-  killed, `Foundation.BEAM.Watcher` answers for it. Where the caller waits for its own work, both answer to an
-  alias that takes one message; of a kill just after the answer it hears nothing more.
+  The caller is answered once. The task answers when the work is done or has failed; when the task
+  is killed, `Foundation.BEAM.Watcher` answers for it. Where the caller waits for its own work,
+  both answer to an alias that takes one message; of a kill just after the answer it hears nothing
+  more.
 
   Work is counted as `[:foundation, :work, :completed]` and `[:foundation, :work, :failed]`, here.
   """

@@ -2,10 +2,11 @@ defmodule Foundation.Legacy.Monitoring do
   @moduledoc """
   The monitoring as it was audited: at lines 505, 510, 891 and 896 of Foundation's application.
 
-  After the start two processes were made. One was to arm the periodic health check: it sends itself
-  a message for later, and has ended when that comes; no check is ever made by it. The other one
-  initialises the service monitoring: it makes two loops and ends. Nobody is linked to them, watches them
-  or knows their pids: when one dies, monitoring stops in silence, and no supervisor ends them.
+  After the start two processes were made. One was to arm the periodic health check: it sends
+  itself a message for later, and has ended when that comes; no check is ever made by it. The
+  other one initialises the service monitoring: it makes two loops and ends. Nobody is linked to
+  them, watches them or knows their pids: when one dies, monitoring stops in silence, and no
+  supervisor ends them.
   """
   require Logger
 
@@ -27,7 +28,8 @@ defmodule Foundation.Legacy.Monitoring do
   @doc """
   Ends what `start/0` made, and returns when all of it is gone.
 
-  The audited code had no way to end it. Since nothing knows the loops, they are found by what they run.
+  The audited code had no way to end it. Since nothing knows the loops, they are found by what
+  they run.
   """
   @spec stop() :: :ok | {:error, :timeout}
   def stop do

@@ -1,6 +1,7 @@
 defmodule Foundation.Legacy.ProcessRegistry do
   @moduledoc """
-  The clean-up of a test's namespace as it was audited: a terminator for each process, which nobody waits for.
+  The clean-up of a test's namespace as it was audited: a terminator for each process, which
+  nobody waits for.
 
   A test that goes on at once meets processes that are not gone yet, under names that are taken.
   """

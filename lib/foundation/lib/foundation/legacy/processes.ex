@@ -1,7 +1,7 @@
 defmodule Foundation.Legacy.Processes do
   @moduledoc """
-  Memory-intensive work as it was audited, at line 229 of `Foundation.BEAM.Processes`: a task without
-  a supervisor. When it is killed, the caller waits for ever.
+  Memory-intensive work as it was audited, at line 229 of `Foundation.BEAM.Processes`: a task
+  without a supervisor. When it is killed, the caller waits for ever.
   """
 
   @doc "Starts the work."

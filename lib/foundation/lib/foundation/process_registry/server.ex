@@ -94,8 +94,8 @@ defmodule Foundation.ProcessRegistry.Server do
 
   def handle_info(message, holders), do: Stray.message(message, holders)
 
-  # The row of a holder that has just died, whose DOWN message is still under way, is no hindrance:
-  # a server that is restarted must have its name again.
+  # The row of a holder that has just died, whose DOWN message is still under way, is no
+  # hindrance: a server that is restarted must have its name again.
   defp held?(key) do
     case :ets.lookup(@table, key) do
       [{_key, pid, _metadata}] -> Process.alive?(pid)
