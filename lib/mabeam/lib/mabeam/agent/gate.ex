@@ -1,0 +1,235 @@
+defmodule MABEAM.Agent.Gate do
+  @moduledoc """
+  Stands before an agent: lets in so much work at a time, and hands it on piece by piece.
+
+  Everybody who has something for an agent asks its gate. The gate is never busy with the work itself, so it can refuse
+  at once what is too much (`{:error, :busy}`), and give back the place of a request whose caller died or whose deadline
+  passed. Since the agent's mailbox holds one piece of work, such a request is dropped before the agent has seen it; one
+  that the agent is already at keeps the agent busy, but no place.
+
+  When the agent dies, the request that it was at is answered `{:error, {:agent_down, reason}}`; what waits goes to the
+  agent that is started in its place. When the gate dies, or the cell gives up and both end, the callers know by their
+  monitors.
+  """
+  use GenServer
+
+  alias Foundation.Call
+  alias MABEAM.Agent.Server
+  alias MABEAM.AgentRegistry
+  alias MABEAM.AgentRegistry.Metrics
+
+  @max_in_flight 100
+
+  # at: the item that the agent is at, or nil; queue: the items that wait, `waiting` of them
+  defstruct [:module, :counters, :max, :agent, :monitor, :at, queue: :queue.new(), waiting: 0]
+
+  # from: whom to answer, or nil when nobody waits; caller: the monitor of the one who waits; an item that the agent is at
+  # and that nobody waits for any more is `given_up`
+  defmodule Item do
+    @moduledoc false
+    defstruct [:tag, :work, :from, :caller, :deadline, :since, given_up: false]
+  end
+
+  @doc "Starts the gate of the agent `id` in the cell `cell`."
+  @spec start_link({AgentRegistry.id(), pid}) :: GenServer.on_start()
+  def start_link({id, cell}), do: GenServer.start_link(__MODULE__, {id, cell})
+
+  @doc "Asks the agent, and waits `timeout` milliseconds for its answer."
+  @spec request(pid, term, non_neg_integer) ::
+          {:ok, term} | {:error, :busy | :not_running | :timeout | {:agent_down, term}}
+  def request(gate, request, timeout) do
+    GenServer.call(gate, {:request, request, timeout}, timeout)
+  catch
+    :exit, {:timeout, {GenServer, :call, _arguments}} -> {:error, :timeout}
+    :exit, {:noproc, {GenServer, :call, _arguments}} -> {:error, :not_running}
+    :exit, {reason, {GenServer, :call, _arguments}} -> {:error, {:agent_down, reason}}
+  end
+
+  @doc """
+  Sends the agent an event; the answer says whether it was let in.
+
+  Returns a request of `:gen_server.receive_response/2`, so that many agents can be told at once. The answer is `:ok`,
+  or `{:error, :busy | :no_handler}`.
+  """
+  @spec event(pid, term) :: :gen_server.request_id()
+  def event(gate, event), do: :gen_server.send_request(gate, {:event, event})
+
+  @doc false
+  @spec agent_up(pid, pid) :: :ok
+  def agent_up(gate, agent), do: GenServer.cast(gate, {:agent_up, agent})
+
+  @doc false
+  @spec done(pid, reference, term) :: :ok
+  def done(gate, tag, reply), do: GenServer.cast(gate, {:done, tag, reply})
+
+  @impl true
+  def init({id, cell}) do
+    case AgentRegistry.open(id, cell) do
+      {:ok, %{agent: agent, module: module, counters: counters}} ->
+        max = Application.get_env(:mabeam, :max_in_flight, @max_in_flight)
+        gate = %__MODULE__{module: module, counters: counters, max: max}
+        {:ok, count(if(agent, do: attach(gate, agent), else: gate))}
+
+      {:error, reason} ->
+        {:stop, {:shutdown, reason}}
+    end
+  end
+
+  @impl true
+  def handle_call({:request, request, left}, {caller, _tag} = from, gate) do
+    case admit(gate) do
+      {:ok, gate} ->
+        item = %Item{
+          work: {:request, request},
+          from: from,
+          caller: Process.monitor(caller),
+          deadline: Call.deadline(left),
+          since: System.monotonic_time(:microsecond)
+        }
+
+        Metrics.add(gate.counters, :requests, 1)
+        {:noreply, gate |> enqueue(item) |> hand_on() |> count()}
+
+      {:error, gate} ->
+        Metrics.add(gate.counters, :busy, 1)
+        {:reply, {:error, :busy}, gate}
+    end
+  end
+
+  def handle_call({:event, event}, _from, gate) do
+    with :ok <- if(handles_events?(gate), do: :ok, else: {:error, :no_handler}),
+         {:ok, gate} <- admit(gate) do
+      item = %Item{work: {:event, event}, deadline: :infinity}
+      {:reply, :ok, gate |> enqueue(item) |> hand_on() |> count()}
+    else
+      {:error, %__MODULE__{} = gate} ->
+        Metrics.add(gate.counters, :dropped, 1)
+        {:reply, {:error, :busy}, gate}
+
+      {:error, reason} ->
+        Metrics.add(gate.counters, :dropped, 1)
+        {:reply, {:error, reason}, gate}
+    end
+  end
+
+  @impl true
+  def handle_cast({:done, tag, reply}, %{at: %Item{tag: tag} = item} = gate) do
+    if item.from && not item.given_up do
+      release(item)
+      GenServer.reply(item.from, {:ok, reply})
+      latency = System.monotonic_time(:microsecond) - item.since
+      Metrics.put(gate.counters, :last_latency_us, latency)
+    end
+
+    {:noreply, %{gate | at: nil} |> hand_on() |> count()}
+  end
+
+  # What the agent did for the gate before this one.
+  def handle_cast({:done, _tag, _reply}, gate), do: {:noreply, gate}
+
+  def handle_cast({:agent_up, agent}, %{agent: agent} = gate), do: {:noreply, gate}
+
+  # The agent before is dead, or this one would not have been started: its end comes first.
+  def handle_cast({:agent_up, agent}, %{monitor: monitor} = gate) when monitor != nil do
+    receive do
+      {:DOWN, ^monitor, :process, _pid, reason} ->
+        {:noreply, gate |> agent_down(reason) |> attach(agent) |> hand_on() |> count()}
+    end
+  end
+
+  def handle_cast({:agent_up, agent}, gate) do
+    {:noreply, gate |> attach(agent) |> hand_on() |> count()}
+  end
+
+  @impl true
+  def handle_info({:DOWN, monitor, :process, _pid, reason}, %{monitor: monitor} = gate) do
+    {:noreply, gate |> agent_down(reason) |> count()}
+  end
+
+  def handle_info({:DOWN, caller, :process, _pid, _reason}, gate) do
+    {:noreply, gate |> give_up(&(&1.caller == caller)) |> count()}
+  end
+
+  def handle_info(_late, gate), do: {:noreply, gate}
+
+  defp attach(gate, agent), do: %{gate | agent: agent, monitor: Process.monitor(agent)}
+
+  defp agent_down(gate, reason) do
+    if gate.at, do: lose(gate.at, gate, reason)
+    %{gate | agent: nil, monitor: nil, at: nil}
+  end
+
+  defp lose(%Item{given_up: true}, _gate, _reason), do: :ok
+  defp lose(%Item{from: nil}, gate, _reason), do: Metrics.add(gate.counters, :dropped, 1)
+
+  defp lose(item, gate, reason) do
+    release(item)
+    GenServer.reply(item.from, {:error, {:agent_down, reason}})
+    Metrics.add(gate.counters, :errors, 1)
+  end
+
+  # Only when there is no place left does it matter whose deadline has passed.
+  defp admit(gate) do
+    if in_flight(gate) < gate.max do
+      {:ok, gate}
+    else
+      now = System.monotonic_time(:millisecond)
+      gate = gate |> give_up(&(&1.deadline <= now)) |> count()
+      if in_flight(gate) < gate.max, do: {:ok, gate}, else: {:error, gate}
+    end
+  end
+
+  defp give_up(gate, given_up?) do
+    {gone, waiting} = Enum.split_with(:queue.to_list(gate.queue), given_up?)
+    Enum.each(gone, &lost_caller(&1, gate))
+    gate = %{gate | queue: :queue.from_list(waiting), waiting: gate.waiting - length(gone)}
+
+    if gate.at != nil and not gate.at.given_up and given_up?.(gate.at) do
+      lost_caller(gate.at, gate)
+      %{gate | at: %{gate.at | given_up: true}}
+    else
+      gate
+    end
+  end
+
+  # If the caller still listens, its own deadline is just passing.
+  defp lost_caller(item, gate) do
+    release(item)
+    GenServer.reply(item.from, {:error, :timeout})
+    Metrics.add(gate.counters, :errors, 1)
+  end
+
+  defp enqueue(gate, item) do
+    item = %{item | tag: make_ref()}
+    %{gate | queue: :queue.in(item, gate.queue), waiting: gate.waiting + 1}
+  end
+
+  defp hand_on(%{at: nil, agent: agent, waiting: waiting} = gate)
+       when agent != nil and waiting > 0 do
+    {{:value, item}, queue} = :queue.out(gate.queue)
+    gate = %{gate | queue: queue, waiting: waiting - 1}
+
+    if item.deadline != :infinity and Call.left(item.deadline) == 0 do
+      lost_caller(item, gate)
+      hand_on(gate)
+    else
+      Server.work(agent, self(), item.tag, item.work)
+      %{gate | at: item}
+    end
+  end
+
+  defp hand_on(gate), do: gate
+
+  defp release(%Item{caller: nil}), do: true
+  defp release(%Item{caller: caller}), do: Process.demonitor(caller, [:flush])
+
+  defp in_flight(%{at: %Item{given_up: false}} = gate), do: gate.waiting + 1
+  defp in_flight(gate), do: gate.waiting
+
+  defp count(gate) do
+    Metrics.put(gate.counters, :in_flight, in_flight(gate))
+    gate
+  end
+
+  defp handles_events?(gate), do: function_exported?(gate.module, :handle_event, 2)
+end

@@ -1,0 +1,47 @@
+defmodule MABEAM.Agent.Reviver do
+  @moduledoc """
+  Starts agents again whose cell was killed, or whose supervisor was.
+
+  The registry tells which agent has to be started, when nothing of it is left; what was told while this server was
+  restarted stands in the registry's table. An agent that cannot be started again is marked `:failed`.
+  """
+  use GenServer
+
+  alias MABEAM.{AgentRegistry, AgentSupervisor}
+
+  @spec start_link(keyword) :: GenServer.on_start()
+  def start_link(_options), do: GenServer.start_link(__MODULE__, [], name: __MODULE__)
+
+  @doc "Has the agent started again, if it still should run and does not."
+  @spec revive(AgentRegistry.id()) :: :ok
+  def revive(id), do: GenServer.cast(__MODULE__, {:revive, id})
+
+  # Not in `init/1`: the agents' own start may take its time, and the supervisor above must not wait for it.
+  @impl true
+  def init([]), do: {:ok, nil, {:continue, :revive}}
+
+  @impl true
+  def handle_continue(:revive, state) do
+    Enum.each(AgentRegistry.to_revive(), &start/1)
+    {:noreply, state}
+  end
+
+  @impl true
+  def handle_call(:ping, _from, state), do: {:reply, :pong, state}
+
+  @impl true
+  def handle_cast({:revive, id}, state) do
+    start(id)
+    {:noreply, state}
+  end
+
+  defp start(id) do
+    case AgentSupervisor.start_cell(id, :revive) do
+      {:ok, _cell} -> :ok
+      :ignore -> :ok
+      # The supervisor died: this server is restarted after it, and finds the agent in the table.
+      {:error, :unavailable} -> :ok
+      {:error, reason} -> AgentRegistry.failed(id, reason)
+    end
+  end
+end
