@@ -1,0 +1,37 @@
+defmodule MABEAM.Legacy.Coordination do
+  @moduledoc """
+  How coordinations ran before `MABEAM.CoordinationSupervisor`: in a process that nobody
+  supervises, links or monitors.
+
+  It runs the protocol in a task of its own, which is linked to it, and waits for it. When the
+  protocol crashes or takes too long, it dies with its task, and the session is lost: nobody is
+  told, and it stays active for ever. A session that is cancelled is forgotten, while its process
+  goes on.
+  """
+
+  alias Foundation.Call
+  alias MABEAM.Coordination.{Context, Session}
+
+  @doc "Starts the process of a session."
+  @spec start(module, Session.t()) :: {:ok, pid}
+  def start(protocol, session) do
+    {:ok, spawn(__MODULE__, :coordination_process, [protocol, session])}
+  end
+
+  @doc false
+  def coordination_process(protocol, session) do
+    task = Task.async(__MODULE__, :run_protocol, [protocol, session])
+    result = Task.await(task, Call.left(session.deadline))
+    GenServer.cast(MABEAM.Coordination, {:legacy_ended, session.id, result})
+  end
+
+  @doc false
+  def run_protocol(protocol, session) do
+    protocol.run(session.agents, session.params, %Context{
+      session: session.id,
+      protocol: session.protocol,
+      attempt: session.attempt,
+      deadline: session.deadline
+    })
+  end
+end
