@@ -1,0 +1,140 @@
+defmodule Foundation.Coordination.Feed do
+  @moduledoc """
+  Follows the ledger's tables on this node: tells the watchers what has changed, and keeps a copy.
+
+  The copy lies in a table that outlives this server and mnesia. From it the rows return that would be lost with mnesia's
+  memory where no other member has them; and where the server was restarted, or mnesia loaded a table anew, it shows
+  what has changed meanwhile.
+
+  Watchers of the topic `{:ledger, tag}` get `{:foundation_ledger, key, :written | :deleted}` for each key `{tag, term}`;
+  watchers of `:rows` get `{:foundation_row, table, key, :written | :deleted}` for each; watchers of `:head` get
+  `:foundation_head` when the composition of the majority has changed.
+  """
+  use GenServer
+
+  alias Foundation.Coordination.{Store, Watchers}
+  alias Foundation.{Stray, TableKeeper}
+
+  @table __MODULE__
+  @keeper Foundation.Coordination.TableKeeper
+
+  @spec start_link(keyword) :: GenServer.on_start()
+  def start_link(_options), do: GenServer.start_link(__MODULE__, [], name: __MODULE__)
+
+  @doc """
+  Brings the copy up to date, and follows the tables that are there from then on.
+
+  To be called when a table has been made or loaded; watchers hear of the difference before it returns.
+  """
+  @spec attach() :: :ok
+  def attach, do: GenServer.call(__MODULE__, :attach, 30_000)
+
+  @doc "The rows of `table` as the copy has them."
+  @spec copy(Store.table()) :: [Store.row()]
+  def copy(table), do: for([row] <- :ets.match(@table, {{table, :_}, :"$1"}), do: row)
+
+  @doc "The head of `table` as the copy has it."
+  @spec head(Store.table()) :: Store.head()
+  def head(table) do
+    case :ets.lookup(@table, {table, :head}) do
+      [{_key, {_table, :head, head, _owner, _version}}] -> head
+      [] -> Store.beginning()
+    end
+  end
+
+  @doc "Tells the `Feed` of `node` which rows this node has written into, and which keys deleted from, its local table."
+  @spec tell(node, [Store.row()], [term]) :: :ok
+  def tell(node, rows, deleted), do: GenServer.cast({__MODULE__, node}, {:told, rows, deleted})
+
+  @impl true
+  def init([]) do
+    # mnesia links its subscribers, and is stopped and started.
+    Process.flag(:trap_exit, true)
+    :ok = TableKeeper.claim(@keeper, @table)
+    Enum.each(Store.tables(), &follow/1)
+    {:ok, nil}
+  end
+
+  @impl true
+  def handle_call(:attach, _from, state) do
+    Enum.each(Store.tables(), &follow/1)
+    {:reply, :ok, state}
+  end
+
+  def handle_call(request, _from, state), do: Stray.call(request, state)
+
+  @impl true
+  def handle_cast({:told, rows, deleted}, state) do
+    Store.write(Store.local(), rows)
+    Store.delete(Store.local(), deleted)
+    {:noreply, state}
+  end
+
+  def handle_cast(message, state), do: Stray.message(message, state)
+
+  @impl true
+  def handle_info({:mnesia_table_event, {:write, row, _tid}}, state) do
+    written(row)
+    {:noreply, state}
+  end
+
+  def handle_info({:mnesia_table_event, {:delete, {table, key}, _tid}}, state) do
+    deleted(table, key)
+    {:noreply, state}
+  end
+
+  def handle_info({:EXIT, _mnesia, _reason}, state), do: {:noreply, state}
+
+  def handle_info({:table_heir, keeper}, state) do
+    TableKeeper.renew(keeper, @table)
+    {:noreply, state}
+  end
+
+  def handle_info(message, state), do: Stray.message(message, state)
+
+  # Subscribed first, compared then: what changes in between is seen twice, which harms nobody.
+  defp follow(table) do
+    if Store.active(table) != [] do
+      :mnesia.subscribe({:table, table, :simple})
+      rows = Store.rows(table)
+      keys = MapSet.new(rows, &elem(&1, 1))
+      Enum.each(rows, &written/1)
+
+      for row <- copy(table), key = elem(row, 1), key not in keys, do: deleted(table, key)
+    end
+  end
+
+  defp written(row) do
+    {table, key} = {elem(row, 0), elem(row, 1)}
+    before = :ets.lookup(@table, {table, key})
+
+    if before != [{{table, key}, row}] do
+      :ets.insert(@table, {{table, key}, row})
+      if key == :head, do: head_written(row, before), else: publish(table, key, :written)
+    end
+  end
+
+  defp deleted(table, key) do
+    if :ets.take(@table, {table, key}) != [] and key != :head, do: publish(table, key, :deleted)
+  end
+
+  # Each transaction writes the head; the composition of the majority seldom changes.
+  defp head_written({_table, :head, head, _owner, _version}, before) do
+    case before do
+      [{_key, {_, :head, %{epoch: epoch, nodes: nodes}, _, _}}]
+      when epoch == head.epoch and nodes == head.nodes ->
+        :ok
+
+      _other ->
+        Watchers.publish(:head, :foundation_head)
+    end
+  end
+
+  defp publish(table, key, what) do
+    Watchers.publish(:rows, {:foundation_row, table, key, what})
+
+    with {tag, _term} <- key do
+      Watchers.publish({:ledger, tag}, {:foundation_ledger, key, what})
+    end
+  end
+end

@@ -1,0 +1,172 @@
+defmodule Foundation.Coordination.Store do
+  @moduledoc """
+  The two mnesia tables of the ledger on this node, with a schema in memory: made, joined, read.
+
+  | table | copies | a write needs |
+  | --- | --- | --- |
+  | `agreed/0` | one on each member that has joined | a majority of the members |
+  | `local/0` | each node has its own content | nothing but this node |
+
+  A row is `{table, key, value, owner, version}`: `owner` is the process with whose life the row ends, or `nil`; `version`
+  is the number of the transaction that wrote it. The row under the key `:head` belongs to the ledger itself, see `head/1`.
+
+  mnesia on a node of Foundation's is Foundation's: it is stopped and started when the node has to join others.
+  """
+  alias Foundation.Call
+
+  @agreed Foundation.Coordination.Agreed
+  @local Foundation.Coordination.Local
+  @attributes [:key, :value, :owner, :version]
+
+  @typedoc """
+  What a table knows of its own history.
+
+    * `:epoch` - grows each time a majority comes together in another composition
+    * `:nodes` - that composition: who holds a copy of each transaction since
+    * `:ends` - the number of the last transaction of each of the latest epochs before
+    * `:number` - of the latest transaction that wrote something; grows by one with each
+  """
+  @type head :: %{
+          epoch: non_neg_integer,
+          nodes: [node],
+          number: non_neg_integer,
+          ends: %{non_neg_integer => non_neg_integer}
+        }
+  @type table :: atom
+  @type row :: {table, key :: term, value :: term, owner :: pid | nil, version :: non_neg_integer}
+
+  @doc "The table on which a majority agrees."
+  @spec agreed() :: table
+  def agreed, do: @agreed
+
+  @doc "The table that is this node's own."
+  @spec local() :: table
+  def local, do: @local
+
+  @doc "Both tables."
+  @spec tables() :: [table]
+  def tables, do: [@agreed, @local]
+
+  @doc "Whether mnesia runs on this node."
+  @spec running?() :: boolean
+  def running?, do: :mnesia.system_info(:is_running) == :yes
+
+  @doc "Starts mnesia with an empty schema in memory, whether or not it runs."
+  @spec restart() :: :ok | {:error, term}
+  def restart do
+    :mnesia.stop()
+    Application.put_env(:mnesia, :schema_location, :ram)
+    :mnesia.start()
+  end
+
+  @doc "Makes `table` on this node, with `rows` in it."
+  @spec create(table, [row]) :: :ok | {:error, term}
+  def create(table, rows) do
+    own = if table == @local, do: [local_content: true], else: [majority: true]
+    options = [ram_copies: [node()], attributes: @attributes] ++ own
+
+    case :mnesia.create_table(table, options) do
+      {:atomic, :ok} -> write(table, rows)
+      {:aborted, {:already_exists, ^table}} -> write(table, rows)
+      {:aborted, reason} -> {:error, reason}
+    end
+  end
+
+  @doc """
+  Makes this node, whose mnesia has just been restarted, one of `nodes`, and returns when it has the tables' rows.
+
+  All of `nodes` must be connected to it. Its own content of the local table is empty then.
+  """
+  @spec join([node], deadline :: integer) :: :ok | {:error, term}
+  def join(nodes, deadline) do
+    with :ok <- connect(nodes),
+         :ok <- copy(@agreed),
+         :ok <- copy(@local) do
+      case :mnesia.wait_for_tables(tables(), Call.left(deadline)) do
+        :ok -> :ok
+        other -> {:error, other}
+      end
+    end
+  end
+
+  defp connect(nodes) do
+    with {:ok, _connected} <- :mnesia.change_config(:extra_db_nodes, nodes) do
+      case nodes -- :mnesia.system_info(:running_db_nodes) do
+        [] -> :ok
+        missing -> {:error, {:not_joined, missing}}
+      end
+    end
+  end
+
+  defp copy(table) do
+    if node() in :mnesia.table_info(table, :ram_copies) do
+      :ok
+    else
+      case :mnesia.add_table_copy(table, node(), :ram_copies) do
+        {:atomic, :ok} -> :ok
+        {:aborted, {:already_exists, ^table, _node}} -> :ok
+        {:aborted, reason} -> {:error, reason}
+      end
+    end
+  catch
+    :exit, reason -> {:error, reason}
+  end
+
+  @doc "Which nodes hold an active copy of `table`, as this node sees it, sorted; none when it holds none itself."
+  @spec active(table) :: [node]
+  def active(table) do
+    nodes = :mnesia.table_info(table, :where_to_write)
+    if node() in nodes, do: Enum.sort(nodes), else: []
+  catch
+    :exit, _reason -> []
+  end
+
+  @doc "This node's copy of the row under `key`, as it stands."
+  @spec read(table, term) :: {:ok, row} | :error
+  def read(table, key) do
+    case :mnesia.dirty_read(table, key) do
+      [row] -> {:ok, row}
+      [] -> :error
+    end
+  catch
+    :exit, _reason -> :error
+  end
+
+  @doc "This node's copy of all rows, as they stand; none when the table is not there."
+  @spec rows(table) :: [row]
+  def rows(table) do
+    :mnesia.dirty_match_object(table, {table, :_, :_, :_, :_})
+  catch
+    :exit, _reason -> []
+  end
+
+  @doc "What this node's copy of `table` knows of its history; `:error` when it has no copy."
+  @spec head(table) :: {:ok, head} | :error
+  def head(table) do
+    case {active(table), read(table, :head)} do
+      {[], _read} -> :error
+      {_active, {:ok, {_table, :head, head, _owner, _version}}} -> {:ok, head}
+      {_active, :error} -> {:ok, beginning()}
+    end
+  end
+
+  @doc "The history of an empty table."
+  @spec beginning() :: head
+  def beginning, do: %{epoch: 0, nodes: [], number: 0, ends: %{}}
+
+  @doc "Writes `rows` into this node's content of the local table, or of a table of which it has the only copy."
+  @spec write(table, [row]) :: :ok | {:error, term}
+  def write(table, rows) do
+    Enum.each(rows, &:mnesia.dirty_write(table, &1))
+  catch
+    :exit, reason -> {:error, reason}
+  end
+
+  @doc "Deletes the rows under `keys` likewise."
+  @spec delete(table, [term]) :: :ok | {:error, term}
+  def delete(table, keys) do
+    Enum.each(keys, &:mnesia.dirty_delete(table, &1))
+  catch
+    :exit, reason -> {:error, reason}
+  end
+end
