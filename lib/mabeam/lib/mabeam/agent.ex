@@ -26,7 +26,7 @@ defmodule MABEAM.Agent do
   @behaviour Foundation.Supervision
 
   alias Foundation.Supervision
-  alias MABEAM.{AgentRegistry, AgentSupervisor, Legacy}
+  alias MABEAM.{AgentRegistry, AgentSupervisor, Comms, Legacy}
 
   @type id :: AgentRegistry.id()
 
@@ -54,6 +54,7 @@ defmodule MABEAM.Agent do
   @spec deregister(id) :: :ok | {:error, term}
   def deregister(id) do
     with result when result in [:ok, {:error, :not_running}] <- AgentSupervisor.stop(id),
+         :ok <- Comms.Server.forget(id),
          :ok <- AgentRegistry.deregister(id) do
       if Supervision.enabled?(:phase_2), do: :ok, else: Legacy.Agent.deregistered(id)
     end

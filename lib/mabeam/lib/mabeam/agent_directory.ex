@@ -12,6 +12,9 @@ defmodule MABEAM.AgentDirectory do
 
   @impl true
   def init([]) do
+    # When the one before was killed, its children may not have ended yet.
+    :ok = Foundation.Termination.await([MABEAM.PG, MABEAM.AgentRegistry])
+
     children = [
       %{id: MABEAM.PG, start: {:pg, :start_link, [MABEAM.PG]}},
       MABEAM.AgentRegistry.Server

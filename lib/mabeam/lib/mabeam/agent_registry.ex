@@ -165,6 +165,10 @@ defmodule MABEAM.AgentRegistry do
   @spec label?(term) :: boolean
   def label?(term), do: (is_atom(term) and term != nil) or is_binary(term)
 
+  @doc "Whether `term` is a list of labels."
+  @spec labels?(term) :: boolean
+  def labels?(term), do: is_list(term) and not List.improper?(term) and Enum.all?(term, &label?/1)
+
   # A process of an agent that restarts must not fail because the registry is being restarted just then: each failure
   # would count as one of the agent. It tries again, for as long as a start may take.
   @patience 4_000
@@ -223,9 +227,7 @@ defmodule MABEAM.AgentRegistry do
 
   defp option?({:type, type}), do: label?(type)
 
-  defp option?({:capabilities, list}),
-    do: is_list(list) and not List.improper?(list) and Enum.all?(list, &label?/1)
-
+  defp option?({:capabilities, list}), do: labels?(list)
   defp option?({:config, _config}), do: true
   defp option?(_other), do: false
 end

@@ -12,6 +12,9 @@ defmodule MABEAM.AgentRuntime do
 
   @impl true
   def init([]) do
+    # When the one before was killed, its children may not have ended yet.
+    :ok = Foundation.Termination.await([MABEAM.AgentSupervisor, MABEAM.Agent.Reviver])
+
     children = [MABEAM.AgentSupervisor, MABEAM.Agent.Reviver]
     Supervisor.init(children, [strategy: :rest_for_one] ++ Foundation.Application.intensity())
   end
