@@ -18,7 +18,7 @@ defmodule Foundation.Application do
   use Application
 
   alias Foundation.BEAM.{EcosystemSupervisor, Watcher}
-  alias Foundation.{ConfigServer, EventStore, Legacy, Monitoring, ProcessRegistry}
+  alias Foundation.{ConfigServer, Coordination, EventStore, Legacy, Monitoring, ProcessRegistry}
   alias Foundation.{ServiceMonitor, Supervision, TableKeeper, TelemetryService}
 
   @typedoc """
@@ -63,6 +63,7 @@ defmodule Foundation.Application do
       %{name: Watcher, kind: :server, needs: [TableKeeper]},
       %{name: Foundation.TaskSupervisor, kind: :supervisor, needs: []},
       %{name: EcosystemSupervisor, kind: :supervisor, needs: [Watcher]},
+      %{name: Coordination.Supervisor, kind: :supervisor, needs: [Foundation.TaskSupervisor]},
       %{name: Supervision, kind: :server, needs: []}
     ]
   end
@@ -79,6 +80,7 @@ defmodule Foundation.Application do
       Watcher,
       {Task.Supervisor, [name: Foundation.TaskSupervisor] ++ intensity()},
       {DynamicSupervisor, [name: EcosystemSupervisor] ++ intensity()},
+      Coordination.Supervisor,
       Supervision,
       Monitoring
     ]

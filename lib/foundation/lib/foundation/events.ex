@@ -81,14 +81,9 @@ defmodule Foundation.Events do
           {:ok, [Event.t()]} | {:error, {:bad_filter, term} | :unavailable}
   def query(filters) when is_map(filters), do: filters |> Map.to_list() |> query()
 
-  def query(filters) when is_list(filters) do
-    case Enum.reject(filters, &filter?/1) do
-      [] -> EventStore.select(filters)
-      [bad | _more] -> {:error, {:bad_filter, bad}}
-    end
+  def query(filters) do
+    with :ok <- check(filters), do: EventStore.select(filters)
   end
-
-  def query(other), do: {:error, {:bad_filter, other}}
 
   @doc "The last `count` events, in the order in which they were made."
   @spec get_recent(non_neg_integer) ::
@@ -109,6 +104,12 @@ defmodule Foundation.Events do
 
   defp options(_event, [bad | _options]), do: {:error, {:bad_option, bad}}
   defp options(_event, bad), do: {:error, {:bad_option, bad}}
+
+  defp check([]), do: :ok
+  defp check([filter | filters]), do: if(filter?(filter), do: check(filters), else: bad(filter))
+  defp check(other), do: bad(other)
+
+  defp bad(filter), do: {:error, {:bad_filter, filter}}
 
   defp filter?({:type, type}), do: is_atom(type)
   defp filter?({:correlation_id, _id}), do: true

@@ -6,7 +6,7 @@ defmodule Foundation.Monitoring do
   """
   use Supervisor
 
-  alias Foundation.{HealthMonitor, Legacy, ServiceMonitor, Supervision}
+  alias Foundation.{HealthMonitor, Legacy, ServiceMonitor, Supervision, Termination}
 
   @behaviour Supervision
 
@@ -16,6 +16,8 @@ defmodule Foundation.Monitoring do
 
   @impl Supervisor
   def init([]) do
+    # Those of a supervisor that was killed may not have heard of it yet, and still have their names.
+    :ok = Termination.await([HealthMonitor, ServiceMonitor])
     children = if Supervision.enabled?(:phase_1), do: [HealthMonitor, ServiceMonitor], else: []
     Supervisor.init(children, [strategy: :one_for_one] ++ Foundation.Application.intensity())
   end

@@ -4,9 +4,9 @@ defmodule Foundation.ServiceMonitor do
   that they need.
 
   A death is reported as the event `:service_down` with its reason, a return as
-  `:service_restarted`; they are counted as `[:foundation, :service, :down]` and `[:foundation,
-  :service, :restarted]`. Each `:service_interval` milliseconds of the environment, 60,000 unless
-  told otherwise, each running service whose needs are not running is reported as
+  `:service_restarted`; they are counted as `[:foundation, :service, :down]` and
+  `[:foundation, :service, :restarted]`. Each `:service_interval` milliseconds of the environment,
+  60,000 unless told otherwise, each running service whose needs are not running is reported as
   `:dependency_missing`, and the check is executed as `[:foundation, :service, :dependencies]`
   with the measurement `missing`.
 
@@ -20,8 +20,8 @@ defmodule Foundation.ServiceMonitor do
   @table __MODULE__
 
   # Milliseconds after which a service that was not there is looked for again. The supervisor
-  # tells nobody that it has restarted a child.
-  @look 50
+  # tells nobody that it has restarted a child; one that comes and dies between two looks is missed.
+  @look 10
 
   @doc "Starts the monitor."
   @spec start_link(keyword) :: GenServer.on_start()

@@ -155,7 +155,6 @@ defmodule Foundation.Telemetry do
   catch
     _kind, _reason ->
       GenServer.cast(TelemetryService, {:failed, id})
-      add({[:foundation, :telemetry, :handler_failed], :counter})
   end
 
   # Looked up at run time: whether the library is there is the user's choice, and it may not have
@@ -176,8 +175,6 @@ defmodule Foundation.Telemetry do
     add({event, :timer}, [{2, 1}, {3, micros}], {{event, :timer}, 0, 0})
     execute(event, %{duration: duration}, %{result: result})
   end
-
-  defp add({_event, :counter} = key), do: add(key, {2, 1}, {key, 0})
 
   defp add(key, increment, default) do
     :ets.update_counter(@metrics, key, increment, default)

@@ -6,9 +6,10 @@ defmodule Foundation.TelemetryService do
   """
   use GenServer
 
-  alias Foundation.{Stray, TableKeeper}
+  alias Foundation.{Stray, TableKeeper, Telemetry}
 
   @handlers __MODULE__.Handlers
+  @failed [:foundation, :telemetry, :handler_failed]
 
   @spec start_link(keyword) :: GenServer.on_start()
   def start_link(_options), do: GenServer.start_link(__MODULE__, [], name: __MODULE__)
@@ -35,7 +36,7 @@ defmodule Foundation.TelemetryService do
 
   @impl true
   def handle_cast({:failed, id}, state) do
-    detach(id)
+    if detach(id) == :ok, do: Telemetry.emit_counter(@failed, %{id: id})
     {:noreply, state}
   end
 

@@ -27,8 +27,19 @@ defmodule Foundation.Termination do
       |> exit_all(:kill)
       |> await(Call.deadline(@kill))
 
-    Enum.each(left, fn {ref, _pid} -> Process.demonitor(ref, [:flush]) end)
-    if left == %{}, do: :ok, else: {:error, :timeout}
+    release(left)
+  end
+
+  @doc """
+  Returns when the processes that have these registered names are gone, and the names free.
+
+  For the `init` of a supervisor with named children: when the one before it was killed, they end by
+  themselves, but it may be started before they have. `{:error, :timeout}` after five seconds.
+  """
+  @spec await([atom]) :: :ok | {:error, :timeout}
+  def await(names) do
+    left = names |> Map.new(&{Process.monitor(&1), &1}) |> await(Call.deadline(@kill))
+    release(left)
   end
 
   defp monitor(pid) do
@@ -50,5 +61,10 @@ defmodule Foundation.Termination do
     after
       Call.left(deadline) -> monitors
     end
+  end
+
+  defp release(left) do
+    Enum.each(left, fn {ref, _process} -> Process.demonitor(ref, [:flush]) end)
+    if left == %{}, do: :ok, else: {:error, :timeout}
   end
 end

@@ -17,13 +17,11 @@ defmodule Foundation.BEAM.Ecosystem do
 
   @impl true
   def init(config) do
+    coordinator = Supervisor.child_spec(coordinator(config.coordinator), id: :coordinator)
+    children = [coordinator | workers(config)]
+
     case Watcher.watch(:ecosystem) do
       :ok ->
-        children = [
-          Supervisor.child_spec(coordinator(config.coordinator), id: :coordinator)
-          | workers(config)
-        ]
-
         Supervisor.init(children, [strategy: :one_for_one] ++ Foundation.Application.intensity())
 
       {:error, _reason} ->

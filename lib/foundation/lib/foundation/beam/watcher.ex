@@ -84,7 +84,9 @@ defmodule Foundation.BEAM.Watcher do
     Telemetry.emit_counter([:foundation, :work, :lost], %{pid: pid, reason: reason})
   end
 
+  # It was shut down, or has not started: whoever wanted that knows.
   defp ended(:ecosystem, _pid, {:shutdown, :ecosystem}), do: :ok
+  defp ended(:ecosystem, _pid, {:shutdown, {:failed_to_start_child, _id, _reason}}), do: :ok
 
   defp ended(:ecosystem, pid, reason) do
     Events.report(:ecosystem_lost, %{pid: pid, reason: reason})

@@ -51,7 +51,7 @@ defmodule Foundation.ProcessRegistry.Server do
   end
 
   def handle_call({:update_metadata, key, metadata}, _from, holders) do
-    if :ets.update_element(@table, key, {3, metadata}) do
+    if held?(key) and :ets.update_element(@table, key, {3, metadata}) do
       {:reply, :ok, holders}
     else
       {:reply, {:error, :not_found}, holders}
