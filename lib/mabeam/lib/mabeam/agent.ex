@@ -16,12 +16,13 @@ defmodule MABEAM.Agent do
       {:ok, _pid} = MABEAM.Agent.start("adder")
       {:ok, 42} = MABEAM.Comms.request("adder", {:add, 2})
 
-  An agent is named by an atom or a string. It is registered first (`register/3`) and runs from `start/1` to `stop/1`; in
-  between it is restarted when it crashes, unless it does so too often: then it is `:failed`, until it is started again.
-  An agent that has done its work ends by `exit(:normal)`.
+  An agent is named by an atom or a string. It is registered first (`register/3`) and runs from
+  `start/1` to `stop/1`; in between it is restarted when it crashes, unless it does so too often:
+  then it is `:failed`, until it is started again. An agent that has done its work ends by
+  `exit(:normal)`.
 
-  It handles one request or event after the other. What it does not answer before its deadline is lost to its caller, not
-  to the agent.
+  It handles one request or event after the other. What it does not answer before its deadline is
+  lost to its caller, not to the agent.
   """
   @behaviour Foundation.Supervision
 
@@ -30,7 +31,9 @@ defmodule MABEAM.Agent do
 
   @type id :: AgentRegistry.id()
 
-  @doc "Makes the agent's first state from its configuration. `{:error, reason}` refuses the start."
+  @doc """
+  Makes the agent's first state from its configuration. `{:error, reason}` refuses the start.
+  """
   @callback init(config :: term) :: {:ok, state :: term} | {:error, reason :: term}
 
   @doc "Answers a request of `MABEAM.Comms.request/3`."
@@ -50,7 +53,9 @@ defmodule MABEAM.Agent do
     end
   end
 
-  @doc "Stops an agent if it runs, and removes it. `{:error, :running}`: somebody started it meanwhile."
+  @doc """
+  Stops an agent if it runs, and removes it. `{:error, :running}`: somebody started it meanwhile.
+  """
   @spec deregister(id) :: :ok | {:error, term}
   def deregister(id) do
     with result when result in [:ok, {:error, :not_running}] <- AgentSupervisor.stop(id),
@@ -101,8 +106,8 @@ defmodule MABEAM.Agent do
   defdelegate metrics(id), to: AgentRegistry
 
   @doc """
-  Exchanges what a phase keeps alive: placeholders of agents without a pid (`:phase_2`) and the pids that stand for agents
-  in the load balancer's test mode (`:phase_3`).
+  Exchanges what a phase keeps alive: placeholders of agents without a pid (`:phase_2`) and the
+  pids that stand for agents in the load balancer's test mode (`:phase_3`).
   """
   @impl Supervision
   def switch(:phase_2, true), do: Legacy.Agent.stop_placeholders()

@@ -1,9 +1,10 @@
 defmodule MABEAM.AgentDirectory do
   @moduledoc """
-  Supervises what knows where the agents are: the `:pg` scope `MABEAM.PG`, and `MABEAM.AgentRegistry`.
+  Supervises what knows where the agents are: the `:pg` scope `MABEAM.PG`, and
+  `MABEAM.AgentRegistry`.
 
-  A `:pg` scope that is restarted has lost its groups, so the registry, whose table outlives it, is restarted after it,
-  and joins the running agents again. That is what `:rest_for_one` is for.
+  A `:pg` scope that is restarted has lost its groups, so the registry, whose table outlives it,
+  is restarted after it, and joins the running agents again. That is what `:rest_for_one` is for.
   """
   use Supervisor
 

@@ -2,19 +2,21 @@ defmodule MABEAM.AgentRegistry do
   @moduledoc """
   Knows the agents of this node: what each is, whether it runs, and where.
 
-  An agent is registered before it runs and after it ran: its row then has no pid. Reads go to the table, in the
-  caller's process; writes through the server, which monitors the processes of the agents that run. The table outlives
-  the server.
+  An agent is registered before it runs and after it ran: its row then has no pid. Reads go to the
+  table, in the caller's process; writes through the server, which monitors the processes of the
+  agents that run. The table outlives the server.
 
   | status | the agent |
   | --- | --- |
   | `:registered` | has never run |
   | `:running` | runs, and has a pid |
   | `:restarting` | crashed or was killed, and is about to run again |
+  | `:stopping` | is being stopped |
   | `:stopped` | was stopped, or ended by itself |
   | `:failed` | crashed too often, or could not be started again |
 
-  People use `MABEAM.Agent`; the functions below `list/0` are called by the processes of an agent as they start.
+  People use `MABEAM.Agent`; the functions below `list/0` are called by the processes of an agent
+  as they start.
   """
   import MABEAM.AgentRegistry.Row
 
@@ -22,7 +24,7 @@ defmodule MABEAM.AgentRegistry do
   alias MABEAM.AgentRegistry.{Index, Metrics}
 
   @type id :: atom | String.t()
-  @type status :: :registered | :running | :restarting | :stopped | :failed
+  @type status :: :registered | :running | :restarting | :stopping | :stopped | :failed
   @type label :: atom | String.t()
   @type info :: %{
           id: id,
@@ -40,10 +42,11 @@ defmodule MABEAM.AgentRegistry do
   @doc """
   Registers an agent, which does not run yet.
 
-  Options are `:type` (an atom or a string, default `:agent`), `:capabilities` (a list of atoms and strings, default
-  `[]`) and `:config` (what `module` gets as it starts, default `%{}`).
+  Options are `:type` (an atom or a string, default `:agent`), `:capabilities` (a list of atoms
+  and strings, default `[]`) and `:config` (what `module` gets as it starts, default `%{}`).
 
-  Errors: `:already_registered`, `:bad_id`, `:bad_module` (no such module, or it is no agent), `:bad_options`.
+  Errors: `:already_registered`, `:bad_id`, `:bad_module` (no such module, or it is no agent),
+  `:bad_options`.
   """
   @spec register(id, module, keyword) ::
           :ok
@@ -154,14 +157,21 @@ defmodule MABEAM.AgentRegistry do
   def open(id, cell), do: insist({:open, id, cell, self()})
 
   @doc false
-  @spec stopping(id) :: {:ok, cell :: pid | nil} | {:error, :unknown_agent | Call.reason()}
+  @spec stopping(id) ::
+          {:ok, cell :: pid | nil} | {:error, :unknown_agent | :not_running | Call.reason()}
   def stopping(id), do: Call.call(@table, {:stopping, id})
+
+  @doc false
+  @spec stopped(id, cell :: pid) :: :ok | {:error, term}
+  def stopped(id, cell), do: insist({:stopped, id, cell})
 
   @doc false
   @spec failed(id, term) :: :ok | {:error, term}
   def failed(id, reason), do: insist({:failed, id, reason})
 
-  @doc "Whether `term` can be an id, a type or a capability: an atom other than `nil`, or a string."
+  @doc """
+  Whether `term` can be an id, a type or a capability: an atom other than `nil`, or a string.
+  """
   @spec label?(term) :: boolean
   def label?(term), do: (is_atom(term) and term != nil) or is_binary(term)
 
@@ -169,8 +179,9 @@ defmodule MABEAM.AgentRegistry do
   @spec labels?(term) :: boolean
   def labels?(term), do: is_list(term) and not List.improper?(term) and Enum.all?(term, &label?/1)
 
-  # A process of an agent that restarts must not fail because the registry is being restarted just then: each failure
-  # would count as one of the agent. It tries again, for as long as a start may take.
+  # A process of an agent that restarts must not fail because the registry is being restarted just
+  # then: each failure would count as one of the agent. It tries again, for as long as a start may
+  # take.
   @patience 4_000
   @pause 2
 

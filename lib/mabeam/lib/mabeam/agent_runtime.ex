@@ -2,8 +2,8 @@ defmodule MABEAM.AgentRuntime do
   @moduledoc """
   Supervises what runs the agents: `MABEAM.AgentSupervisor`, and `MABEAM.Agent.Reviver`.
 
-  A supervisor that was killed comes back without its children. The reviver starts after it (`:rest_for_one`), and
-  starts the agents that ran before.
+  A supervisor that was killed comes back without its children. The reviver starts after it
+  (`:rest_for_one`), and starts the agents that ran before.
   """
   use Supervisor
 

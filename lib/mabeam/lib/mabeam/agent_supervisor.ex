@@ -2,8 +2,9 @@ defmodule MABEAM.AgentSupervisor do
   @moduledoc """
   Supervises the agents, each in a cell of its own (`MABEAM.Agent.Cell`).
 
-  Agents start one after the other: while one is in its `init/1`, the next one waits. What an agent does to start or end
-  runs in a task of `MABEAM.TaskSupervisor`, so that a caller who gives up leaves nothing half done.
+  Agents start one after the other: while one is in its `init/1`, the next one waits. What an
+  agent does to start or end runs in a task of `MABEAM.TaskSupervisor`, so that a caller who gives
+  up leaves nothing half done.
   """
   use DynamicSupervisor
 
@@ -21,8 +22,9 @@ defmodule MABEAM.AgentSupervisor do
   @doc """
   Starts a registered agent, and returns when it is ready.
 
-  Errors: `:unknown_agent`, `:already_running` (or about to run again), `:stopping` (what it was is not gone yet),
-  `{:init_failed, reason}`, and `:timeout` after 10 seconds: it may still start then.
+  Errors: `:unknown_agent`, `:already_running` (or about to run again), `:stopping` (what it was
+  is not gone yet), `{:init_failed, reason}`, and `:timeout` after 10 seconds: it may still start
+  then.
   """
   @spec start(AgentRegistry.id()) :: {:ok, pid} | {:error, term}
   def start(id), do: supervised(:run_start, id)
@@ -30,12 +32,15 @@ defmodule MABEAM.AgentSupervisor do
   @doc """
   Stops an agent, which stays registered.
 
-  Errors: `:unknown_agent`, `:not_running`, and `:timeout` after 10 seconds: it is stopped then all the same.
+  Errors: `:unknown_agent`, `:not_running`, and `:timeout` after 10 seconds: it is stopped then
+  all the same.
   """
   @spec stop(AgentRegistry.id()) :: :ok | {:error, term}
   def stop(id), do: supervised(:run_stop, id)
 
-  @doc "Stops an agent that runs and starts it again; its errors are those of `stop/1` and `start/1`."
+  @doc """
+  Stops an agent that runs and starts it again; its errors are those of `stop/1` and `start/1`.
+  """
   @spec restart(AgentRegistry.id()) :: {:ok, pid} | {:error, term}
   def restart(id), do: supervised(:run_restart, id)
 
@@ -76,8 +81,8 @@ defmodule MABEAM.AgentSupervisor do
   @spec run_stop(AgentRegistry.id()) :: :ok | {:error, term}
   def run_stop(id) do
     case AgentRegistry.stopping(id) do
-      {:ok, nil} -> {:error, :not_running}
-      {:ok, cell} -> stop_cell(cell)
+      {:ok, nil} -> :ok
+      {:ok, cell} -> with :ok <- stop_cell(cell), do: AgentRegistry.stopped(id, cell)
       error -> error
     end
   end
@@ -86,8 +91,9 @@ defmodule MABEAM.AgentSupervisor do
   @spec run_restart(AgentRegistry.id()) :: {:ok, pid} | {:error, term}
   def run_restart(id), do: with(:ok <- run_stop(id), do: run_start(id))
 
-  # Not by `DynamicSupervisor.terminate_child/2`: the agent may take its time, and all others would wait for it. Nor by
-  # `Supervisor.stop/3`, which leaves the waiting to a process that nobody supervises.
+  # Not by `DynamicSupervisor.terminate_child/2`: the agent may take its time, and all others
+  # would wait for it. Nor by `Supervisor.stop/3`, which leaves the waiting to a process that
+  # nobody supervises.
   defp stop_cell(cell) do
     :sys.terminate(cell, :shutdown, @timeout)
     await_end(cell)

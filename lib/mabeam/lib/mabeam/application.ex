@@ -4,10 +4,12 @@ defmodule MABEAM.Application do
 
   Environment of `:mabeam`, all optional:
 
-    * `:max_in_flight` - how many requests and notifications one agent may have waiting, 100 unless told otherwise
+    * `:max_in_flight` - how many requests and notifications one agent may have waiting, 100
+      unless told otherwise
     * `:load_balancer_test_mode` - see `MABEAM.LoadBalancer`
 
-  How many restarts the supervisors bear is Foundation's environment, see `Foundation.Application.intensity/0`.
+  How many restarts the supervisors bear is Foundation's environment, see
+  `Foundation.Application.intensity/0`.
   """
   use Application
 

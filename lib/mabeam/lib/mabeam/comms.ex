@@ -2,10 +2,11 @@ defmodule MABEAM.Comms do
   @moduledoc """
   Talks to agents: requests, notifications, and events that agents and processes subscribe to.
 
-  An agent has room for so many requests, notifications and events at a time (the environment's `:max_in_flight`, 100);
-  what is beyond is refused with `{:error, :busy}` and counted. A request takes one way, from the caller to the agent's
-  gate, through no server that all requests share. An agent that does not run here is looked for on the other nodes, by
-  its group in the `:pg` scope `MABEAM.PG`.
+  An agent has room for so many requests, notifications and events at a time (the environment's
+  `:max_in_flight`, 100); what is beyond is refused with `{:error, :busy}` and counted. A request
+  takes one way, from the caller to the agent's gate, through no server that all requests share.
+  An agent that does not run here is looked for on the other nodes, by its group in the `:pg`
+  scope `MABEAM.PG`.
 
   Time-outs are milliseconds, and hold from end to end.
   """
@@ -37,9 +38,9 @@ defmodule MABEAM.Comms do
   @doc """
   Asks an agent, and waits for its answer.
 
-  Errors: `:unknown_agent`, `:not_running`, `:busy`, `:timeout`, `{:agent_down, reason}` when the agent died before it
-  answered, `:unavailable` when MABEAM does not run, `:bad_timeout`. After a time-out the agent may still do what it was
-  asked, if it was at it already.
+  Errors: `:unknown_agent`, `:not_running`, `:busy`, `:timeout`, `{:agent_down, reason}` when the
+  agent died before it answered, `:unavailable` when MABEAM does not run, `:bad_timeout`. After a
+  time-out the agent may still do what it was asked, if it was at it already.
   """
   @spec request(AgentRegistry.id(), term, non_neg_integer) :: {:ok, term} | {:error, reason}
   def request(agent, request, timeout \\ @timeout)
@@ -54,10 +55,11 @@ defmodule MABEAM.Comms do
   def request(_agent, _request, _timeout), do: {:error, :bad_timeout}
 
   @doc """
-  Tells an agent something (`c:MABEAM.Agent.handle_event/2`), and returns when it is in the agent's queue.
+  Tells an agent something (`c:MABEAM.Agent.handle_event/2`), and returns when it is in the
+  agent's queue.
 
-  Errors: `:unknown_agent`, `:not_running`, `:busy`, `:no_handler` when the agent takes no events, `:timeout`,
-  `:unavailable`. What an agent did not get is counted.
+  Errors: `:unknown_agent`, `:not_running`, `:busy`, `:no_handler` when the agent takes no events,
+  `:timeout`, `:unavailable`. What an agent did not get is counted.
   """
   @spec notify(AgentRegistry.id(), term) :: :ok | {:error, reason | :no_handler}
   def notify(agent, message) do
@@ -68,11 +70,13 @@ defmodule MABEAM.Comms do
   end
 
   @doc """
-  Asks an agent without waiting: the answer comes as `{:mabeam_response, reference, {:ok, reply} | {:error, reason}}`.
+  Asks an agent without waiting: the answer comes as `{:mabeam_response, reference, {:ok, reply} |
+  {:error, reason}}`.
 
-  Exactly one answer comes, also when the process that waits for the agent is killed (`{:error, {:task_down, reason}}`).
-  The reasons are those of `request/3`; `{:error, :busy}` may come from here as well. When the caller dies the request
-  is given up. Who does not want the answer any more calls `:erlang.unalias(reference)`.
+  Exactly one answer comes, also when the process that waits for the agent is killed (`{:error,
+  {:task_down, reason}}`). The reasons are those of `request/3`; `{:error, :busy}` may come from
+  here as well. When the caller dies the request is given up. Who does not want the answer any
+  more calls `:erlang.unalias(reference)`.
 
   Option: `:timeout`, 5 seconds unless told otherwise.
   """
@@ -89,8 +93,8 @@ defmodule MABEAM.Comms do
   @doc """
   Tells all agents that run on this node, or those of a type or with a capability.
 
-  Option: `:timeout`, within which all have it in their queue or fail. Errors: `:bad_selector`, `:bad_options`,
-  `:unavailable`.
+  Option: `:timeout`, within which all have it in their queue or fail. Errors: `:bad_selector`,
+  `:bad_options`, `:unavailable`.
   """
   @spec broadcast(selector, term, [option]) ::
           {:ok, outcome(AgentRegistry.id())}
@@ -102,7 +106,10 @@ defmodule MABEAM.Comms do
     end
   end
 
-  @doc "Tells the agents named, wherever they run; else as `broadcast/3`. `{:error, :bad_agents}` if it is no list."
+  @doc """
+  Tells the agents named, wherever they run; else as `broadcast/3`. `{:error, :bad_agents}` if it
+  is no list.
+  """
   @spec multicast([AgentRegistry.id()], term, [option]) ::
           {:ok, outcome(AgentRegistry.id())} | {:error, :bad_agents | :bad_options}
   def multicast(agents, message, options \\ []) do
@@ -112,11 +119,12 @@ defmodule MABEAM.Comms do
   end
 
   @doc """
-  Subscribes a process, or an agent by its id, to the events of `topic`. Once is enough; more do no harm.
+  Subscribes a process, or an agent by its id, to the events of `topic`. Once is enough; more do
+  no harm.
 
   A process gets `{:mabeam_event, topic, data}` as a message, an agent the same through
-  `c:MABEAM.Agent.handle_event/2`, also after it was restarted. Errors: `:bad_topic` (not an atom or a string),
-  `:bad_subscriber`, `:not_alive`, `:unknown_agent`, `:unavailable`.
+  `c:MABEAM.Agent.handle_event/2`, also after it was restarted. Errors: `:bad_topic` (not an atom
+  or a string), `:bad_subscriber`, `:not_alive`, `:unknown_agent`, `:unavailable`.
   """
   @spec subscribe(subscriber, topic) :: :ok | {:error, atom}
   def subscribe(subscriber, topic) do
@@ -132,8 +140,8 @@ defmodule MABEAM.Comms do
   @doc """
   Sends an event to the subscribers of its topic on this node.
 
-  Processes are sent a message; agents get it as they get a notification, and fail for the same reasons. Option:
-  `:timeout`. Errors: `:bad_topic`, `:bad_options`, `:unavailable`.
+  Processes are sent a message; agents get it as they get a notification, and fail for the same
+  reasons. Option: `:timeout`. Errors: `:bad_topic`, `:bad_options`, `:unavailable`.
   """
   @spec publish_event(topic, term, [option]) ::
           {:ok, outcome(subscriber)} | {:error, :bad_topic | :bad_options | :unavailable}
@@ -149,7 +157,9 @@ defmodule MABEAM.Comms do
     end
   end
 
-  @doc "What was sent, answered, refused and lost since MABEAM started: see `t:MABEAM.Comms.Stats.t/0`."
+  @doc """
+  What was sent, answered, refused and lost since MABEAM started: see `t:MABEAM.Comms.Stats.t/0`.
+  """
   @spec get_communication_stats() :: {:ok, Stats.t()} | {:error, :unavailable}
   defdelegate get_communication_stats(), to: Stats, as: :all
 

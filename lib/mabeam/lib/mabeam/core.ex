@@ -120,10 +120,10 @@ defmodule MABEAM.Core do
   @doc """
   Has the running agents agree on each variable, by a `:consensus` of `MABEAM.Coordination`.
 
-  The agents vote on the value: on one of those listed where the constraint is `{:one_of, values}`,
-  on the value that the variable has otherwise. The proposals are `{name, value}`, so that an
-  agent knows what it votes on. What a majority voted for becomes the variable's value. All
-  variables are voted on at once, within 5 seconds.
+  The agents vote on the value: on one of those listed where the constraint is `{:one_of,
+  values}`, on the value that the variable has otherwise. The proposals are `{name, value}`, so
+  that an agent knows what it votes on. What a majority voted for becomes the variable's value.
+  All variables are voted on at once, within 5 seconds.
 
   Returns, for each variable, `{:ok, value}`, or the error of the coordination.
   `{:error, :no_agents}`: none runs.

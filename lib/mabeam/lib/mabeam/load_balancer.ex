@@ -10,8 +10,8 @@ defmodule MABEAM.LoadBalancer do
   that has tasks is watched; those of one that dies are counted as lost, reported as the event
   `:tasks_lost`, and its load is 0 again.
 
-  With `config :mabeam, load_balancer_test_mode: true` agents need not be registered elsewhere, nor
-  run: a test of what chooses needs no processes.
+  With `config :mabeam, load_balancer_test_mode: true` agents need not be registered elsewhere,
+  nor run: a test of what chooses needs no processes.
   """
   alias Foundation.Call
   alias MABEAM.AgentRegistry

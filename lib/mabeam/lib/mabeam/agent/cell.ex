@@ -2,10 +2,11 @@ defmodule MABEAM.Agent.Cell do
   @moduledoc """
   The supervisor of one agent: of the agent itself and of its gate.
 
-  Each agent has a cell of its own, so that the restarts of one agent are counted by itself: an agent that crashes in a
-  loop uses up its cell, and no other agent is restarted or stopped for it. A cell that gives up is not started again
-  (it is a `:temporary` child of `MABEAM.AgentSupervisor`), and the registry marks its agent `:failed`. An agent that
-  ends in order takes its cell with it: it is the cell's significant child.
+  Each agent has a cell of its own, so that the restarts of one agent are counted by itself: an
+  agent that crashes in a loop uses up its cell, and no other agent is restarted or stopped for
+  it. A cell that gives up is not started again (it is a `:temporary` child of
+  `MABEAM.AgentSupervisor`), and the registry marks its agent `:failed`. An agent that ends in
+  order takes its cell with it: it is the cell's significant child.
   """
   use Supervisor, restart: :temporary
 
@@ -19,8 +20,8 @@ defmodule MABEAM.Agent.Cell do
   @doc """
   Starts the agent of this id.
 
-  `:start` is for an agent that is not wanted yet, `:revive` for one that ran until its cell was killed; `:ignore` says
-  that somebody else started it first, or that it is not to run any more.
+  `:start` is for an agent that is not wanted yet, `:revive` for one that ran until its cell was
+  killed; `:ignore` says that somebody else started it first, or that it is not to run any more.
   """
   @spec start_link({AgentRegistry.id(), :start | :revive}) :: Supervisor.on_start()
   def start_link({id, mode}), do: Supervisor.start_link(__MODULE__, {id, mode})

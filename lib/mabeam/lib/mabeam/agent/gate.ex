@@ -2,18 +2,19 @@ defmodule MABEAM.Agent.Gate do
   @moduledoc """
   Stands before an agent: lets in so much work at a time, and hands it on piece by piece.
 
-  Everybody who has something for an agent asks its gate. The gate is never busy with the work itself, so it can refuse
-  at once what is too much (`{:error, :busy}`), and give back the place of a request whose caller died or whose deadline
-  passed. Since the agent's mailbox holds one piece of work, such a request is dropped before the agent has seen it; one
-  that the agent is already at keeps the agent busy, but no place.
+  Everybody who has something for an agent asks its gate. The gate is never busy with the work
+  itself, so it can refuse at once what is too much (`{:error, :busy}`), and give back the place
+  of a request whose caller died or whose deadline passed. Since the agent's mailbox holds one
+  piece of work, such a request is dropped before the agent has seen it; one that the agent is
+  already at keeps the agent busy, but no place.
 
-  When the agent dies, the request that it was at is answered `{:error, {:agent_down, reason}}`; what waits goes to the
-  agent that is started in its place. When the gate dies, or the cell gives up and both end, the callers know by their
-  monitors.
+  When the agent dies, the request that it was at is answered `{:error, {:agent_down, reason}}`;
+  what waits goes to the agent that is started in its place. When the gate dies, or the cell gives
+  up and both end, the callers know by their monitors.
   """
   use GenServer
 
-  alias Foundation.Call
+  alias Foundation.{Call, Stray}
   alias MABEAM.Agent.Server
   alias MABEAM.AgentRegistry
   alias MABEAM.AgentRegistry.Metrics
@@ -23,8 +24,8 @@ defmodule MABEAM.Agent.Gate do
   # at: the item that the agent is at, or nil; queue: the items that wait, `waiting` of them
   defstruct [:module, :counters, :max, :agent, :monitor, :at, queue: :queue.new(), waiting: 0]
 
-  # from: whom to answer, or nil when nobody waits; caller: the monitor of the one who waits; an item that the agent is at
-  # and that nobody waits for any more is `given_up`
+  # from: whom to answer, or nil when nobody waits; caller: the monitor of the one who waits; an
+  # item that the agent is at and that nobody waits for any more is `given_up`
   defmodule Item do
     @moduledoc false
     defstruct [:tag, :work, :from, :caller, :deadline, :since, given_up: false]
@@ -48,8 +49,8 @@ defmodule MABEAM.Agent.Gate do
   @doc """
   Sends the agent an event; the answer says whether it was let in.
 
-  Returns a request of `:gen_server.receive_response/2`, so that many agents can be told at once. The answer is `:ok`,
-  or `{:error, :busy | :no_handler}`.
+  Returns a request of `:gen_server.receive_response/2`, so that many agents can be told at once.
+  The answer is `:ok`, or `{:error, :busy | :no_handler}`.
   """
   @spec event(pid, term) :: :gen_server.request_id()
   def event(gate, event), do: :gen_server.send_request(gate, {:event, event})
@@ -112,6 +113,8 @@ defmodule MABEAM.Agent.Gate do
     end
   end
 
+  def handle_call(request, _from, gate), do: Stray.call(request, gate)
+
   @impl true
   def handle_cast({:done, tag, reply}, %{at: %Item{tag: tag} = item} = gate) do
     if item.from && not item.given_up do
@@ -141,6 +144,8 @@ defmodule MABEAM.Agent.Gate do
     {:noreply, gate |> attach(agent) |> hand_on() |> count()}
   end
 
+  def handle_cast(message, gate), do: Stray.message(message, gate)
+
   @impl true
   def handle_info({:DOWN, monitor, :process, _pid, reason}, %{monitor: monitor} = gate) do
     {:noreply, gate |> agent_down(reason) |> count()}
@@ -150,7 +155,7 @@ defmodule MABEAM.Agent.Gate do
     {:noreply, gate |> give_up(&(&1.caller == caller)) |> count()}
   end
 
-  def handle_info(_late, gate), do: {:noreply, gate}
+  def handle_info(message, gate), do: Stray.message(message, gate)
 
   defp attach(gate, agent), do: %{gate | agent: agent, monitor: Process.monitor(agent)}
 

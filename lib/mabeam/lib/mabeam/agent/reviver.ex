@@ -2,11 +2,13 @@ defmodule MABEAM.Agent.Reviver do
   @moduledoc """
   Starts agents again whose cell was killed, or whose supervisor was.
 
-  The registry tells which agent has to be started, when nothing of it is left; what was told while this server was
-  restarted stands in the registry's table. An agent that cannot be started again is marked `:failed`.
+  The registry tells which agent has to be started, when nothing of it is left; what was told
+  while this server was restarted stands in the registry's table. An agent that cannot be started
+  again is marked `:failed`.
   """
   use GenServer
 
+  alias Foundation.Stray
   alias MABEAM.{AgentRegistry, AgentSupervisor}
 
   @spec start_link(keyword) :: GenServer.on_start()
@@ -16,7 +18,8 @@ defmodule MABEAM.Agent.Reviver do
   @spec revive(AgentRegistry.id()) :: :ok
   def revive(id), do: GenServer.cast(__MODULE__, {:revive, id})
 
-  # Not in `init/1`: the agents' own start may take its time, and the supervisor above must not wait for it.
+  # Not in `init/1`: the agents' own start may take its time, and the supervisor above must not
+  # wait for it.
   @impl true
   def init([]), do: {:ok, nil, {:continue, :revive}}
 
@@ -27,13 +30,18 @@ defmodule MABEAM.Agent.Reviver do
   end
 
   @impl true
-  def handle_call(:ping, _from, state), do: {:reply, :pong, state}
+  def handle_call(request, _from, state), do: Stray.call(request, state)
 
   @impl true
   def handle_cast({:revive, id}, state) do
     start(id)
     {:noreply, state}
   end
+
+  def handle_cast(message, state), do: Stray.message(message, state)
+
+  @impl true
+  def handle_info(message, state), do: Stray.message(message, state)
 
   defp start(id) do
     case AgentSupervisor.start_cell(id, :revive) do

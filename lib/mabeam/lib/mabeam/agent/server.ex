@@ -2,10 +2,12 @@ defmodule MABEAM.Agent.Server do
   @moduledoc """
   The process of an agent: holds its state, and calls its module.
 
-  It gets one piece of work at a time from its gate, `MABEAM.Agent.Gate`, and tells the gate when it has done it.
+  It gets one piece of work at a time from its gate, `MABEAM.Agent.Gate`, and tells the gate when
+  it has done it.
   """
   use GenServer
 
+  alias Foundation.Stray
   alias MABEAM.Agent.Gate
   alias MABEAM.AgentRegistry
 
@@ -55,6 +57,11 @@ defmodule MABEAM.Agent.Server do
     end
   end
 
+  def handle_cast(message, state), do: Stray.message(message, state)
+
   @impl true
-  def handle_info(_late, state), do: {:noreply, state}
+  def handle_call(request, _from, state), do: Stray.call(request, state)
+
+  @impl true
+  def handle_info(message, state), do: Stray.message(message, state)
 end

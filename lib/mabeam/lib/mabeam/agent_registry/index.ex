@@ -2,8 +2,8 @@ defmodule MABEAM.AgentRegistry.Index do
   @moduledoc """
   Finds agents by type and by capability, without reading all of them.
 
-  The table is an ordered set of `{kind, value, id}`: what belongs to one value lies side by side. Only the registry's
-  server writes it.
+  The table is an ordered set of `{kind, value, id}`: what belongs to one value lies side by side.
+  Only the registry's server writes it.
   """
   import MABEAM.AgentRegistry.Row
 

@@ -1,9 +1,11 @@
 defmodule MABEAM.AgentRegistry.Row do
   @moduledoc """
-  The row of an agent in the registry's table, a record, so that readers fetch the one field they need.
+  The row of an agent in the registry's table, a record, so that readers fetch the one field they
+  need.
 
-  `cell`, `pid` and `gate` are the processes of an agent that runs: its supervisor, the agent, and the gate before it.
-  `wanted` says that the agent is to run: whoever finds it down brings it up again.
+  `cell`, `pid` and `gate` are the processes of an agent that runs: its supervisor, the agent, and
+  the gate before it. `wanted` says that the agent is to run: whoever finds it down brings it up
+  again.
   """
   require Record
 
@@ -21,7 +23,10 @@ defmodule MABEAM.AgentRegistry.Row do
     counters: nil
   )
 
-  @doc "The position of `field` in a row, as `:ets.lookup_element/3` and `:ets.update_element/3` count it."
+  @doc """
+  The position of `field` in a row, as `:ets.lookup_element/3` and `:ets.update_element/3` count
+  it.
+  """
   defmacro position(field) do
     quote do: row(unquote(field)) + 1
   end

@@ -2,11 +2,11 @@ defmodule MABEAM.AgentRegistry.Server do
   @moduledoc """
   Writes the agents' table, and watches the three processes of each agent that runs.
 
-  A process of an agent registers itself as it starts, so the server asks nobody and waits for nobody. When the last of
-  the three is gone, their exit reasons tell what happened:
+  A process of an agent registers itself as it starts, so the server asks nobody and waits for
+  nobody. When the last of the three is gone, their exit reasons tell what happened:
 
-    * the cell ended in order, its agent or its gate by a crash: they crashed more often than the cell bears;
-      the agent has `:failed`
+    * the cell ended in order, its agent or its gate by a crash: they crashed more often than the
+      cell bears; the agent has `:failed`
     * the cell ended in order, agent and gate too: the agent was stopped
     * the cell was killed: `MABEAM.Agent.Reviver` is told to start it again
   """
@@ -14,14 +14,15 @@ defmodule MABEAM.AgentRegistry.Server do
 
   import MABEAM.AgentRegistry.Row
 
-  alias Foundation.TableKeeper
+  alias Foundation.{Stray, TableKeeper}
   alias MABEAM.Agent.{Gate, Reviver}
   alias MABEAM.AgentRegistry.Index
 
   @table MABEAM.AgentRegistry
   @parts [:cell, :pid, :gate]
 
-  # monitors: reference => {id, part}; references: the other way round; reasons: {id, part} => why it ended
+  # monitors: reference => {id, part}; references: the other way round; reasons: {id, part} => why
+  # it ended
   defstruct monitors: %{}, references: %{}, reasons: %{}
 
   @spec start_link(keyword) :: GenServer.on_start()
@@ -35,8 +36,6 @@ defmodule MABEAM.AgentRegistry.Server do
   end
 
   @impl true
-  def handle_call(:ping, _from, state), do: {:reply, :pong, state}
-
   def handle_call({:register, row}, _from, state) do
     if :ets.insert_new(@table, row) do
       Index.enter(row)
@@ -90,11 +89,30 @@ defmodule MABEAM.AgentRegistry.Server do
   end
 
   def handle_call({:stopping, id}, _from, state) do
-    with {:ok, row} <- fetch(id) do
-      if row(row, :wanted), do: set(id, wanted: false, status: :stopped)
-      {:reply, {:ok, row(row, :cell)}, state}
+    case fetch(id) do
+      {:ok, row(cell: cell)} when cell != nil ->
+        set(id, wanted: false, status: :stopping)
+        {:reply, {:ok, cell}, state}
+
+      {:ok, row(wanted: true)} ->
+        set(id, wanted: false, status: :stopped)
+        {:reply, {:ok, nil}, state}
+
+      {:ok, _row} ->
+        {:reply, {:error, :not_running}, state}
+
+      error ->
+        {:reply, error, state}
+    end
+  end
+
+  # Its monitors tell the same, but maybe later than the one who stopped it looks.
+  def handle_call({:stopped, id, cell}, _from, state) do
+    with {:ok, row} <- owned(id, cell), false <- alive?(row) do
+      set(id, cell: nil, pid: nil, gate: nil, wanted: false, status: :stopped)
+      {:reply, :ok, forget(state, id)}
     else
-      error -> {:reply, error, state}
+      _somebody_else_was_first -> {:reply, :ok, state}
     end
   end
 
@@ -102,6 +120,11 @@ defmodule MABEAM.AgentRegistry.Server do
     with {:ok, row(wanted: true) = row} <- fetch(id), false <- alive?(row), do: fail(id, reason)
     {:reply, :ok, state}
   end
+
+  def handle_call(request, _from, state), do: Stray.call(request, state)
+
+  @impl true
+  def handle_cast(message, state), do: Stray.message(message, state)
 
   @impl true
   def handle_info({:DOWN, reference, :process, _pid, reason}, state) do
@@ -125,9 +148,10 @@ defmodule MABEAM.AgentRegistry.Server do
     {:noreply, state}
   end
 
-  def handle_info(_late, state), do: {:noreply, state}
+  def handle_info(message, state), do: Stray.message(message, state)
 
-  # After a restart of this server: what died meanwhile is reported by its monitor at once, with `:noproc`.
+  # After a restart of this server: what died meanwhile is reported by its monitor at once, with
+  # `:noproc`.
   defp resume(row, state) do
     id = row(row, :id)
     parts = for part <- @parts, pid = part(row, part), do: {part, pid}
@@ -167,15 +191,21 @@ defmodule MABEAM.AgentRegistry.Server do
 
     if Enum.all?(@parts, &(part(row, &1) == nil)) do
       reasons = Map.new(@parts, &{&1, state.reasons[{id, &1}]})
-      if row(row, :wanted), do: settle(id, reasons.cell, reasons.pid, reasons.gate)
+
+      cond do
+        row(row, :wanted) -> settle(id, reasons.cell, reasons.pid, reasons.gate)
+        row(row, :status) == :stopping -> set(id, status: :stopped)
+        true -> :ok
+      end
+
       forget(state, id)
     else
       state
     end
   end
 
-  # Not known how the agent ended: this server was restarted meanwhile. Or a revived agent did not start, which the
-  # reviver reports before it hears of this, and then has nothing to do.
+  # Not known how the agent ended: this server was restarted meanwhile. Or a revived agent did not
+  # start, which the reviver reports before it hears of this, and then has nothing to do.
   defp settle(id, _cell, nil, _gate), do: Reviver.revive(id)
 
   defp settle(id, cell, agent, gate) do

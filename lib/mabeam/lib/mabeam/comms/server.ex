@@ -2,12 +2,16 @@ defmodule MABEAM.Comms.Server do
   @moduledoc """
   Watches over asynchronous requests, and keeps the subscriptions.
 
-  An asynchronous request is made by a task of `MABEAM.TaskSupervisor`, which sends the answer to the caller itself. The
-  server is needed when something goes wrong: it tells the caller when the task was killed, and ends the task when the
-  caller has died. It is told apart by no one who was first: the reference of a request is an alias of the caller that
-  takes one message (`:erlang.alias/1`), and the second one is dropped by the runtime.
+  An asynchronous request is made by a task of `MABEAM.TaskSupervisor`, which sends the answer to
+  the caller itself. The server is there for what goes wrong: it tells the caller when the task was
+  killed, and ends the task when the caller has died.
 
-  Both outlive the server: its tables have a keeper, tasks go on without it, and its successor watches them again.
+  The caller gets one answer, though task and server may both send one: the reference of a request
+  is an alias of the caller (`:erlang.alias/1`) that ends with the first message; the runtime drops
+  the second.
+
+  Subscriptions and what the server knows of tasks outlive it: its tables have a keeper, the tasks
+  go on without it, and its successor watches them again.
   """
   use GenServer, id: MABEAM.Comms
 
@@ -20,8 +24,9 @@ defmodule MABEAM.Comms.Server do
   @subscribers Comms.Subscribers
   @max_in_flight 100
 
-  # monitors: reference => {:task | :caller, task} or {:subscriber, pid}
-  # tasks: task => {references of its two monitors, agent}; waiting: agent => how many tasks wait for it
+  # monitors: reference => :task, {:caller, task} or :subscriber
+  # tasks: task => {the references of task and caller, agent}
+  # waiting: agent => how many tasks wait for it; subscribers: pid => reference
   defstruct monitors: %{}, tasks: %{}, waiting: %{}, subscribers: %{}
 
   @spec start_link(keyword) :: GenServer.on_start()
@@ -33,11 +38,13 @@ defmodule MABEAM.Comms.Server do
     reply_to = :erlang.alias([:reply])
     arguments = [reply_to, agent, request, Call.deadline(timeout)]
 
-    with error when error != :ok <- Call.call(@server, {:async, arguments}, timeout) do
-      :erlang.unalias(reply_to)
-      error
-    else
-      :ok -> {:ok, reply_to}
+    case Call.call(@server, {:async, arguments}, timeout) do
+      :ok ->
+        {:ok, reply_to}
+
+      error ->
+        :erlang.unalias(reply_to)
+        error
     end
   end
 

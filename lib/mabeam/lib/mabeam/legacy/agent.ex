@@ -2,9 +2,9 @@ defmodule MABEAM.Legacy.Agent do
   @moduledoc """
   Agents without a pid as they were audited: a placeholder process stands for each of them.
 
-  The registry of names (`Foundation.ProcessRegistry`) wants a pid, so one was made that does nothing: for ever when an
-  agent is registered, for 30 seconds when it is stopped and its pid deregistered. Nobody supervises or watches them, and
-  nobody ends them.
+  The registry of names (`Foundation.ProcessRegistry`) wants a pid, so one was made that does
+  nothing: for ever when an agent is registered, for 30 seconds when it is stopped and its pid
+  deregistered. Nobody supervises or watches them, and nobody ends them.
   """
   alias Foundation.{ProcessRegistry, Supervision, Termination}
   alias MABEAM.AgentRegistry
@@ -15,7 +15,10 @@ defmodule MABEAM.Legacy.Agent do
   @spec registered(AgentRegistry.id()) :: :ok
   def registered(id), do: placeholder(id, :infinity)
 
-  @doc "An agent was stopped: a placeholder gets its name for 30 seconds. The one that had it lives on, without a name."
+  @doc """
+  An agent was stopped: a placeholder gets its name for 30 seconds. The one that had it lives on,
+  without a name.
+  """
   @spec stopped(AgentRegistry.id()) :: :ok
   def stopped(id) do
     ProcessRegistry.unregister(:production, {:agent, id})
@@ -29,7 +32,10 @@ defmodule MABEAM.Legacy.Agent do
     :ok
   end
 
-  @doc "Makes a placeholder for each agent that has no pid: what a node has on which phase 2 was never on."
+  @doc """
+  Makes a placeholder for each agent that has no pid: what a node has on which phase 2 was never
+  on.
+  """
   @spec make_placeholders() :: :ok
   def make_placeholders do
     with {:ok, agents} <- AgentRegistry.list() do
@@ -39,7 +45,10 @@ defmodule MABEAM.Legacy.Agent do
     :ok
   end
 
-  @doc "Ends all placeholders, and returns when they are gone. Nobody knows them: they are found by what they run."
+  @doc """
+  Ends all placeholders, and returns when they are gone. Nobody knows them: they are found by what
+  they run.
+  """
   @spec stop_placeholders() :: :ok | {:error, :timeout}
   def stop_placeholders do
     Termination.stop_all(
@@ -53,7 +62,8 @@ defmodule MABEAM.Legacy.Agent do
     pid = spawn(__MODULE__, :stand_in, [lifetime])
     ProcessRegistry.register(:production, {:agent, id}, pid, %{placeholder: true})
 
-    # Phase 2 may have been switched on after the caller chose this way, and the placeholders ended before this one was.
+    # Phase 2 may have been switched on after the caller chose this way, and the placeholders
+    # ended before this one was.
     if Supervision.enabled?(:phase_2), do: Process.exit(pid, :kill)
     :ok
   end

@@ -1,12 +1,16 @@
 defmodule MABEAM.Legacy.Comms do
   @moduledoc """
-  Asynchronous requests as they were audited: each by a process that asks the agent and waits for it.
+  Asynchronous requests as they were audited: each by a process that asks the agent and waits for
+  it.
 
-  Nobody supervises or watches it. When it dies the caller is never told, and when the caller dies it goes on; nothing
-  bounds how many there are.
+  Nobody supervises or watches it. When it dies the caller is never told, and when the caller dies
+  it goes on; nothing bounds how many there are.
   """
 
-  @doc "Makes the process that asks, and returns at once: the answer comes as `{:mabeam_response, reference, result}`."
+  @doc """
+  Makes the process that asks, and returns at once: the answer comes as `{:mabeam_response,
+  reference, result}`.
+  """
   @spec send_async_request(MABEAM.Agent.id(), term, non_neg_integer) :: {:ok, reference}
   def send_async_request(agent, request, timeout) do
     reference = make_ref()

@@ -2,8 +2,9 @@ defmodule MABEAM.Legacy.LoadBalancer do
   @moduledoc """
   The load balancer's test mode as it was audited: a process per assignment stands for the agent.
 
-  Agents of a test need no process, but the balancer watched one, so each assignment made one that does nothing for 30
-  seconds. Nobody supervises it, and the test that made it is over long before.
+  Agents of a test need no process, but the balancer watched one, so each assignment made one that
+  does nothing for 30 seconds. Nobody supervises it, and the test that made it is over long
+  before.
   """
   alias Foundation.Termination
 

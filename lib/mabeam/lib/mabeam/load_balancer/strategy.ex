@@ -23,9 +23,9 @@ defmodule MABEAM.LoadBalancer.Strategy do
   @doc """
   The loads in the order in which they are to be tried.
 
-  `:round_robin` begins after the agent that got the `last` task (`nil`: none did); `:least_loaded` with the agent
-  that has the smallest part of its capacity in use; `:capability` with the one that can do the
-  least beside, so that those who can do much stay free for it.
+  `:round_robin` begins after the agent that got the `last` task (`nil`: none did);
+  `:least_loaded` with the agent that has the smallest part of its capacity in use; `:capability`
+  with the one that can do the least beside, so that those who can do much stay free for it.
   """
   @spec order(t, [load], last :: term) :: [load]
   def order(:round_robin, loads, nil), do: Enum.sort_by(loads, & &1.id)
