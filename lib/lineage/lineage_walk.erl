@@ -11,7 +11,7 @@
 
 -export_type([options/0]).
 
--type options() :: #{workers => pos_integer(),          % default: 2, or 1 on a single scheduler
+-type options() :: #{workers => pos_integer(),          % default: 8
                      batch => pos_integer(),            % pids, default 500
                      stall_ms => pos_integer(),         % default 2000
                      progress => fun((non_neg_integer()) -> term())}.  % pids done so far
@@ -25,7 +25,9 @@
            {fun((Result, Acc) -> Acc), Acc}, options()) -> {Acc, [pid()]}.
 each(Pids, Work, {Merge, Acc}, Options) ->
     Tag = make_ref(),
-    Workers = maps:get(workers, Options, min(2, erlang:system_info(schedulers_online))),
+    %% An answer takes as long as it takes the asked to be scheduled: where others keep the schedulers
+    %% busy, 8 who ask are ten times as fast as 2, and as fast as 32.
+    Workers = maps:get(workers, Options, 8),
     Walk = #{tag => Tag, work => Work, merge => Merge, done => 0, stuck => [],
              rest => Pids, again => [],
              batch => maps:get(batch, Options, 500),
