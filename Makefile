@@ -1,7 +1,7 @@
 # Lineage. `make help` lists what there is.
 
 .DEFAULT_GOAL := all
-.PHONY: all help packages native demo test test-c test-erl test-ex test-asan lint format dialyzer cross \
+.PHONY: all help packages native demo test test-c test-erl test-ex test-ref test-asan lint format dialyzer cross \
 	soak bench matrix clean
 
 export LC_ALL ?= C.UTF-8
@@ -29,7 +29,7 @@ demo: ## boot a real node with orphans of each kind, and audit it
 
 test: ## every test and check, in under 20 minutes on 2 cores
 	@test/support/packages.sh build test
-	@$(RUN) build c stress erl ex dialyzer lint cross bench asan
+	@$(RUN) build c stress erl ex foundation mabeam dialyzer lint cross bench asan
 
 test-c: ## Criterion, and the stress programs under ThreadSanitizer
 	@$(RUN) c stress
@@ -39,6 +39,9 @@ test-erl: ## EUnit and Common Test
 
 test-ex: ## ExUnit
 	@$(RUN) ex
+
+test-ref: ## the tests of the reference node's two applications
+	@$(RUN) foundation mabeam
 
 test-asan: ## EUnit and Common Test under AddressSanitizer and UBSan
 	@$(RUN) asan

@@ -2,10 +2,10 @@
 # Runs stages of the tests one after another, all of them also after one has failed, and closes with
 # the runners' own last lines and one line that sums them up.
 #
-#   run.sh STAGE...      of: build c stress erl ex dialyzer lint cross asan bench
+#   run.sh STAGE...      of: build c stress erl ex foundation mabeam dialyzer lint cross asan bench
 #
 # A stage's output is shown, and kept in _build/log/STAGE.log. A stage whose runner counts tests (c,
-# erl, ex, asan) adds those; each of the others is one check, passed or failed.
+# erl, ex, foundation, mabeam, asan) adds those; each of the others is one check, passed or failed.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -61,6 +61,15 @@ stage_ex() {
     MIX_ENV=test mix test
 }
 
+# The two applications of the reference node, each as a project of its own.
+stage_foundation() {
+    (cd lib/foundation && MIX_ENV=test mix test)
+}
+
+stage_mabeam() {
+    (cd lib/mabeam && MIX_ENV=test mix test)
+}
+
 stage_dialyzer() {
     rebar3 dialyzer
 }
@@ -69,7 +78,9 @@ stage_lint() {
     local status=0 sources headers
     sources=$(find c_src bench test/c -name '*.c' -not -path '*/_build/*')
     headers=$(find c_src bench test/c -name '*.h' -not -path '*/_build/*')
-    mix format --check-formatted || status=1
+    for project in . lib/foundation lib/mabeam; do
+        (cd "$project" && mix format --check-formatted) || status=1
+    done
     clang-format --dry-run -Werror $sources $headers || status=1
     # What fills `word` in recent.c is a loop of a constant number of turns; clang-tidy sees it.
     cppcheck --quiet --error-exitcode=1 --std=c11 --enable=warning,performance,portability \
@@ -192,7 +203,7 @@ for stage in "$@"; do
         closing+=("$line")
     done < <(closing_lines "$logs/$stage.log")
     case $stage in
-        c | erl | ex | asan)
+        c | erl | ex | foundation | mabeam | asan)
             # A runner that died, or found nothing to run, closes on no failure: it is one.
             if [ "$stage_failed" = 0 ] && { [ $status != 0 ] || [ "$stage_passed" = 0 ]; }; then
                 stage_failed=1
