@@ -22,7 +22,9 @@ defmodule MABEAM.MixProject do
     ]
   end
 
-  defp elixirc_paths(:test), do: ["lib", "test/support"]
+  defp elixirc_paths(:test),
+    do: ["lib", "test/support", Path.expand("../foundation/test/support", __DIR__)]
+
   defp elixirc_paths(_env), do: ["lib"]
 
   # The tests look for what they left behind with Lineage; the application itself needs nothing of it.

@@ -110,8 +110,13 @@ defmodule MABEAM.Agent do
   pids that stand for agents in the load balancer's test mode (`:phase_3`).
   """
   @impl Supervision
-  def switch(:phase_2, true), do: Legacy.Agent.stop_placeholders()
-  def switch(:phase_2, false), do: Legacy.Agent.make_placeholders()
-  def switch(:phase_3, true), do: Legacy.LoadBalancer.stop_dummies()
-  def switch(_phase, _enabled?), do: :ok
+  def switch(phase, enabled?) do
+    _ = exchange(phase, enabled?)
+    :ok
+  end
+
+  defp exchange(:phase_2, true), do: Legacy.Agent.stop_placeholders()
+  defp exchange(:phase_2, false), do: Legacy.Agent.make_placeholders()
+  defp exchange(:phase_3, true), do: Legacy.LoadBalancer.stop_dummies()
+  defp exchange(_phase, _enabled?), do: :ok
 end

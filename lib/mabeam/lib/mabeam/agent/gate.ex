@@ -11,10 +11,14 @@ defmodule MABEAM.Agent.Gate do
   When the agent dies, the request that it was at is answered `{:error, {:agent_down, reason}}`;
   what waits goes to the agent that is started in its place. When the gate dies, or the cell gives
   up and both end, the callers know by their monitors.
+
+  Requests that nobody waits for any more are counted as `[:mabeam, :agent, :given_up]`, and
+  notifications and events that were let in but lost as `[:mabeam, :agent, :dropped]`: those of a
+  gate that died when its successor starts.
   """
   use GenServer
 
-  alias Foundation.{Call, Stray}
+  alias Foundation.{Call, Stray, Telemetry}
   alias MABEAM.Agent.Server
   alias MABEAM.AgentRegistry
   alias MABEAM.AgentRegistry.Metrics
@@ -22,7 +26,17 @@ defmodule MABEAM.Agent.Gate do
   @max_in_flight 100
 
   # at: the item that the agent is at, or nil; queue: the items that wait, `waiting` of them
-  defstruct [:module, :counters, :max, :agent, :monitor, :at, queue: :queue.new(), waiting: 0]
+  defstruct [
+    :id,
+    :module,
+    :counters,
+    :max,
+    :agent,
+    :monitor,
+    :at,
+    queue: :queue.new(),
+    waiting: 0
+  ]
 
   # from: whom to answer, or nil when nobody waits; caller: the monitor of the one who waits; an
   # item that the agent is at and that nobody waits for any more is `given_up`
@@ -39,7 +53,7 @@ defmodule MABEAM.Agent.Gate do
   @spec request(pid, term, non_neg_integer) ::
           {:ok, term} | {:error, :busy | :not_running | :timeout | {:agent_down, term}}
   def request(gate, request, timeout) do
-    GenServer.call(gate, {:request, request, timeout}, timeout)
+    GenServer.call(gate, {:request, request, until(gate, timeout)}, timeout)
   catch
     :exit, {:timeout, {GenServer, :call, _arguments}} -> {:error, :timeout}
     :exit, {:noproc, {GenServer, :call, _arguments}} -> {:error, :not_running}
@@ -68,7 +82,8 @@ defmodule MABEAM.Agent.Gate do
     case AgentRegistry.open(id, cell) do
       {:ok, %{agent: agent, module: module, counters: counters}} ->
         max = Application.get_env(:mabeam, :max_in_flight, @max_in_flight)
-        gate = %__MODULE__{module: module, counters: counters, max: max}
+        gate = %__MODULE__{id: id, module: module, counters: counters, max: max}
+        drop(gate, Metrics.get(counters, :unheard))
         {:ok, count(if(agent, do: attach(gate, agent), else: gate))}
 
       {:error, reason} ->
@@ -77,14 +92,14 @@ defmodule MABEAM.Agent.Gate do
   end
 
   @impl true
-  def handle_call({:request, request, left}, {caller, _tag} = from, gate) do
+  def handle_call({:request, request, until}, {caller, _tag} = from, gate) do
     case admit(gate) do
       {:ok, gate} ->
         item = %Item{
           work: {:request, request},
           from: from,
           caller: Process.monitor(caller),
-          deadline: Call.deadline(left),
+          deadline: deadline(until),
           since: System.monotonic_time(:microsecond)
         }
 
@@ -101,6 +116,7 @@ defmodule MABEAM.Agent.Gate do
     with :ok <- if(handles_events?(gate), do: :ok, else: {:error, :no_handler}),
          {:ok, gate} <- admit(gate) do
       item = %Item{work: {:event, event}, deadline: :infinity}
+      Metrics.add(gate.counters, :unheard, 1)
       {:reply, :ok, gate |> enqueue(item) |> hand_on() |> count()}
     else
       {:error, %__MODULE__{} = gate} ->
@@ -117,13 +133,7 @@ defmodule MABEAM.Agent.Gate do
 
   @impl true
   def handle_cast({:done, tag, reply}, %{at: %Item{tag: tag} = item} = gate) do
-    if item.from && not item.given_up do
-      release(item)
-      GenServer.reply(item.from, {:ok, reply})
-      latency = System.monotonic_time(:microsecond) - item.since
-      Metrics.put(gate.counters, :last_latency_us, latency)
-    end
-
+    finish(item, reply, gate.counters)
     {:noreply, %{gate | at: nil} |> hand_on() |> count()}
   end
 
@@ -157,7 +167,24 @@ defmodule MABEAM.Agent.Gate do
 
   def handle_info(message, gate), do: Stray.message(message, gate)
 
+  # Clocks differ from node to node.
+  defp until(gate, timeout) when node(gate) == node(), do: {:at, Call.deadline(timeout)}
+  defp until(_gate, timeout), do: {:within, timeout}
+
+  defp deadline({:at, deadline}), do: deadline
+  defp deadline({:within, timeout}), do: Call.deadline(timeout)
+
   defp attach(gate, agent), do: %{gate | agent: agent, monitor: Process.monitor(agent)}
+
+  defp finish(%Item{given_up: true}, _reply, _counters), do: :ok
+  defp finish(%Item{from: nil}, _reply, counters), do: Metrics.add(counters, :unheard, -1)
+
+  defp finish(item, reply, counters) do
+    release(item)
+    GenServer.reply(item.from, {:ok, reply})
+    latency = System.monotonic_time(:microsecond) - item.since
+    Metrics.put(counters, :last_latency_us, latency)
+  end
 
   defp agent_down(gate, reason) do
     if gate.at, do: lose(gate.at, gate, reason)
@@ -165,12 +192,20 @@ defmodule MABEAM.Agent.Gate do
   end
 
   defp lose(%Item{given_up: true}, _gate, _reason), do: :ok
-  defp lose(%Item{from: nil}, gate, _reason), do: Metrics.add(gate.counters, :dropped, 1)
+  defp lose(%Item{from: nil}, gate, _reason), do: drop(gate, 1)
 
   defp lose(item, gate, reason) do
     release(item)
     GenServer.reply(item.from, {:error, {:agent_down, reason}})
     Metrics.add(gate.counters, :errors, 1)
+  end
+
+  defp drop(_gate, 0), do: :ok
+
+  defp drop(gate, number) do
+    Metrics.add(gate.counters, :unheard, -number)
+    Metrics.add(gate.counters, :dropped, number)
+    Telemetry.emit_counter([:mabeam, :agent, :dropped], %{agent: gate.id, number: number})
   end
 
   # Only when there is no place left does it matter whose deadline has passed.
@@ -202,6 +237,7 @@ defmodule MABEAM.Agent.Gate do
     release(item)
     GenServer.reply(item.from, {:error, :timeout})
     Metrics.add(gate.counters, :errors, 1)
+    Telemetry.emit_counter([:mabeam, :agent, :given_up], %{agent: gate.id})
   end
 
   defp enqueue(gate, item) do

@@ -9,11 +9,14 @@ defmodule MABEAM.AgentRegistry.Metrics do
   @type counters :: :counters.counters_ref()
 
   @typedoc """
-  `requests` were admitted and `errors` of them not answered (the agent died, or the deadline
-  passed), `busy` were refused because too many were waiting, `dropped` are notifications and
-  events that the agent did not get, `in_flight` is how many requests and notifications wait or
-  are being handled, and `last_latency_us` how many microseconds the last answer took from
-  admission, 0 before the first one.
+    * `requests` were let in, and `errors` of them not answered: the agent died, the deadline
+      passed, or the caller died
+    * `busy` requests were refused because too many were waiting
+    * `dropped` notifications and events did not reach the agent
+    * `in_flight` requests, notifications and events wait or are being handled; `unheard` of them
+      are notifications and events
+    * `last_latency_us` is how many microseconds the last answer took from when the request was let
+      in, 0 before the first one
   """
   @type t :: %{
           requests: non_neg_integer,
@@ -21,10 +24,11 @@ defmodule MABEAM.AgentRegistry.Metrics do
           busy: non_neg_integer,
           dropped: non_neg_integer,
           in_flight: non_neg_integer,
+          unheard: non_neg_integer,
           last_latency_us: non_neg_integer
         }
 
-  @fields ~w(requests errors busy dropped in_flight last_latency_us)a
+  @fields ~w(requests errors busy dropped in_flight unheard last_latency_us)a
 
   @doc "Counters that are all 0."
   @spec new() :: counters
@@ -33,6 +37,10 @@ defmodule MABEAM.AgentRegistry.Metrics do
   @doc "What they count."
   @spec read(counters) :: t
   def read(counters), do: Map.new(@fields, &{&1, :counters.get(counters, index(&1))})
+
+  @doc "What one of them counts."
+  @spec get(counters, atom) :: integer
+  def get(counters, field), do: :counters.get(counters, index(field))
 
   @doc "Adds `number` to `field`."
   @spec add(counters, atom, integer) :: :ok

@@ -180,7 +180,7 @@ defmodule MABEAM.AgentRegistry.Server do
 
       true ->
         set(id, status: :restarting)
-        if crash?(reason), do: report(:agent_crashed, id, reason)
+        if crash?(reason), do: report(:crashed, :agent_crashed, id, reason)
     end
   end
 
@@ -219,12 +219,12 @@ defmodule MABEAM.AgentRegistry.Server do
 
   defp fail(id, reason) do
     set(id, wanted: false, status: :failed)
-    report(:agent_failed, id, reason)
+    report(:failed, :agent_failed, id, reason)
   end
 
-  defp report(what, id, reason) do
-    Foundation.Telemetry.emit_counter([:mabeam, what], %{agent: id, reason: reason})
-    Foundation.Events.report(what, %{agent: id, reason: reason})
+  defp report(counter, event, id, reason) do
+    Foundation.Telemetry.emit_counter([:mabeam, :agent, counter], %{agent: id, reason: reason})
+    Foundation.Events.report(event, %{agent: id, reason: reason})
   end
 
   defp own_end?(:normal), do: true
