@@ -55,16 +55,16 @@ defmodule Foundation.Application do
   @spec services() :: [service]
   def services do
     [
-      %{name: TableKeeper, kind: :server, needs: []},
-      %{name: ProcessRegistry, kind: :server, needs: [TableKeeper]},
-      %{name: ConfigServer, kind: :server, needs: [TableKeeper]},
-      %{name: EventStore, kind: :server, needs: [TableKeeper]},
-      %{name: TelemetryService, kind: :server, needs: [TableKeeper]},
-      %{name: Watcher, kind: :server, needs: [TableKeeper]},
-      %{name: Foundation.TaskSupervisor, kind: :supervisor, needs: []},
-      %{name: EcosystemSupervisor, kind: :supervisor, needs: [Watcher]},
-      %{name: Coordination.Supervisor, kind: :supervisor, needs: [Foundation.TaskSupervisor]},
-      %{name: Supervision, kind: :server, needs: []}
+      %{name: TableKeeper, ping: :ping, needs: []},
+      %{name: ProcessRegistry, ping: :ping, needs: [TableKeeper]},
+      %{name: ConfigServer, ping: :ping, needs: [TableKeeper]},
+      %{name: EventStore, ping: :ping, needs: [TableKeeper]},
+      %{name: TelemetryService, ping: :ping, needs: [TableKeeper]},
+      %{name: Watcher, ping: :ping, needs: [TableKeeper]},
+      %{name: Foundation.TaskSupervisor, ping: :count_children, needs: []},
+      %{name: EcosystemSupervisor, ping: :count_children, needs: [Watcher]},
+      %{name: Coordination.Supervisor, ping: :count_children, needs: [Foundation.TaskSupervisor]},
+      %{name: Supervision, ping: :ping, needs: []}
     ]
   end
 

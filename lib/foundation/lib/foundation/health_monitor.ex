@@ -101,13 +101,9 @@ defmodule Foundation.HealthMonitor do
 
   defp ask(services) do
     Enum.reduce(services, :gen_server.reqids_new(), fn service, requests ->
-      :gen_server.send_request(service.name, question(service.kind), service.name, requests)
+      :gen_server.send_request(service.name, service.ping, service.name, requests)
     end)
   end
-
-  # Supervisors know no ping; this is what `Supervisor.count_children/1` asks them.
-  defp question(:server), do: :ping
-  defp question(:supervisor), do: :count_children
 
   defp gather(requests, deadline, answers) do
     case :gen_server.receive_response(requests, {:abs, deadline}, true) do

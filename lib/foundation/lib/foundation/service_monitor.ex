@@ -35,67 +35,98 @@ defmodule Foundation.ServiceMonitor do
     ArgumentError -> {:error, :unavailable}
   end
 
+  # `monitors` are those of the services that were there, by reference; `pings` are under way to those
+  # that have come back.
   @impl true
   def init([]) do
     TableKeeper.claim(TableKeeper, @table)
     arm()
-    {:ok, Enum.reduce(Foundation.Application.services(), %{}, &watch(&1.name, &2))}
+    state = %{monitors: %{}, pings: :gen_server.reqids_new()}
+    {:ok, Enum.reduce(Foundation.Application.services(), state, &watch/2)}
   end
 
   @impl true
-  def handle_call(request, _from, monitors), do: Stray.call(request, monitors)
+  def handle_call(request, _from, state), do: Stray.call(request, state)
 
   @impl true
-  def handle_cast(message, monitors), do: Stray.message(message, monitors)
+  def handle_cast(message, state), do: Stray.message(message, state)
 
   @impl true
-  def handle_info({:DOWN, ref, :process, _pid, reason}, monitors)
-      when is_map_key(monitors, ref) do
-    {name, monitors} = Map.pop!(monitors, ref)
-    Events.report(:service_down, %{service: name, reason: reason})
-    Telemetry.emit_counter([:foundation, :service, :down], %{service: name, reason: reason})
-    {:noreply, watch(name, monitors)}
+  def handle_info({:DOWN, ref, :process, _pid, reason}, state)
+      when is_map_key(state.monitors, ref) do
+    {service, monitors} = Map.pop!(state.monitors, ref)
+    Events.report(:service_down, %{service: service.name, reason: reason})
+
+    Telemetry.emit_counter([:foundation, :service, :down], %{
+      service: service.name,
+      reason: reason
+    })
+
+    {:noreply, watch(service, %{state | monitors: monitors})}
   end
 
-  def handle_info({:look, name}, monitors), do: {:noreply, watch(name, monitors)}
+  def handle_info({:look, service}, state), do: {:noreply, watch(service, state)}
 
-  def handle_info(:dependencies, monitors) do
+  def handle_info(:dependencies, state) do
     arm()
     missing = missing()
     Enum.each(missing, &Events.report(:dependency_missing, &1))
     measurements = %{missing: length(missing)}
     Telemetry.execute([:foundation, :service, :dependencies], measurements, %{missing: missing})
-    {:noreply, monitors}
+    {:noreply, state}
   end
 
-  def handle_info({:table_heir, keeper}, monitors) do
+  def handle_info({:table_heir, keeper}, state) do
     TableKeeper.renew(keeper, @table)
-    {:noreply, monitors}
+    {:noreply, state}
   end
 
-  def handle_info(message, monitors), do: Stray.message(message, monitors)
+  def handle_info(message, state) do
+    case :gen_server.check_response(message, state.pings, true) do
+      {{:reply, _answer}, {name, pid}, pings} ->
+        returned(name, pid)
+        {:noreply, %{state | pings: pings}}
+
+      # It died again before it was ready, of which its monitor tells.
+      {{:error, _reason}, _service, pings} ->
+        {:noreply, %{state | pings: pings}}
+
+      _no_answer ->
+        Stray.message(message, state)
+    end
+  end
 
   defp arm do
     interval = Application.get_env(:foundation, :service_interval, 60_000)
     Process.send_after(self(), :dependencies, interval)
   end
 
-  defp watch(name, monitors) do
+  defp watch(%{name: name} = service, state) do
     case Process.whereis(name) do
       nil ->
-        Process.send_after(self(), {:look, name}, @look)
-        monitors
+        Process.send_after(self(), {:look, service}, @look)
+        state
 
       pid ->
-        note(name, pid, :ets.lookup(@table, name))
-        Map.put(monitors, Process.monitor(pid), name)
+        monitors = Map.put(state.monitors, Process.monitor(pid), service)
+        note(service, pid, :ets.lookup(@table, name), %{state | monitors: monitors})
     end
   end
 
-  defp note(name, pid, []), do: :ets.insert(@table, {name, pid, 0})
-  defp note(_name, pid, [{_same, pid, _restarts}]), do: true
+  defp note(%{name: name}, pid, [], state) do
+    :ets.insert(@table, {name, pid, 0})
+    state
+  end
 
-  defp note(name, pid, [{_same, _dead, restarts}]) do
+  defp note(_service, pid, [{_name, pid, _restarts}], state), do: state
+
+  # A name is there before its server is ready: it is back when it answers.
+  defp note(%{name: name, ping: ping}, pid, [{_name, _dead, _restarts}], state) do
+    %{state | pings: :gen_server.send_request(pid, ping, {name, pid}, state.pings)}
+  end
+
+  defp returned(name, pid) do
+    [{_name, _dead, restarts}] = :ets.lookup(@table, name)
     :ets.insert(@table, {name, pid, restarts + 1})
     Events.report(:service_restarted, %{service: name, restarts: restarts + 1})
     Telemetry.emit_counter([:foundation, :service, :restarted], %{service: name})

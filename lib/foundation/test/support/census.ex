@@ -11,15 +11,18 @@ defmodule Foundation.Test.Census do
     :ok
   end
 
-  @doc "The orphans that run what `modules` have written, as `{module, function, arity}`, sorted."
-  @spec orphans([module]) :: [mfa]
+  @doc "The orphans that run functions of `modules`, each with its kind, sorted."
+  @spec orphans([module]) :: [{mfa, Lineage.kind()}]
   def orphans(modules) do
-    Enum.sort(
-      for %{initial_call: {module, _, _} = call} <- Lineage.orphans(), module in modules, do: call
-    )
+    orphans =
+      for %{initial_call: {module, _, _} = call, kind: kind} <- Lineage.orphans(),
+          module in modules,
+          do: {call, kind}
+
+    Enum.sort(orphans)
   end
 
-  @doc "Those that are dead and had no link, likewise, each once."
+  @doc "The functions of `modules` that dead processes without a link ran, each once, sorted."
   @spec recent([module]) :: [mfa]
   def recent(modules) do
     calls =
@@ -29,4 +32,17 @@ defmodule Foundation.Test.Census do
 
     calls |> Enum.uniq() |> Enum.sort()
   end
+
+  @doc "The orphans of Foundation: by their application, or by what they run."
+  @spec leaks() :: [Lineage.Orphan.t()]
+  def leaks do
+    for %{app: app, initial_call: call} = orphan <- Lineage.orphans(),
+        app == :foundation or foundation?(call),
+        do: orphan
+  end
+
+  defp foundation?({module, _function, _arity}),
+    do: String.starts_with?(Atom.to_string(module), "Elixir.Foundation.")
+
+  defp foundation?(_unknown), do: false
 end

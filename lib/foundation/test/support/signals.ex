@@ -4,7 +4,7 @@ defmodule Foundation.Test.Signals do
   """
   import ExUnit.Assertions
 
-  alias Foundation.Telemetry
+  alias Foundation.{Supervision, Telemetry}
 
   @doc """
   Sends the test `{:telemetry, event, measurements, metadata}` for each such event, until it ends.
@@ -29,10 +29,18 @@ defmodule Foundation.Test.Signals do
     :ok
   end
 
-  @doc "Kills a service of Foundation's tree, and returns its new pid when its return was noticed."
+  @doc """
+  Kills a service of Foundation's tree, and returns its new pid when its return was noticed and, of
+  a supervisor, its children are gone.
+  """
   @spec kill_service(atom) :: pid
   def kill_service(name) do
-    until_restarted(name, fn -> name |> Process.whereis() |> kill() end)
+    pid = Process.whereis(name)
+    {:links, links} = Process.info(pid, :links)
+    children = links -- [Process.whereis(Foundation.Supervisor)]
+    monitors = for child <- children, is_pid(child), do: {child, Process.monitor(child)}
+    until_restarted(name, fn -> kill(pid) end)
+    for {child, ref} <- monitors, do: assert_receive({:DOWN, ^ref, :process, ^child, _}, 5_000)
     Process.whereis(name)
   end
 
@@ -58,15 +66,10 @@ defmodule Foundation.Test.Signals do
     Telemetry.detach({__MODULE__, self(), event})
   end
 
-  @doc "Switches a phase for the length of a test."
+  @doc "Switches a phase; it is on again when the test has ended."
   @spec switch(Foundation.Supervision.phase(), boolean) :: :ok
   def switch(phase, enabled?) do
-    before = Foundation.Supervision.enabled?(phase)
-
-    ExUnit.Callbacks.on_exit({:switch, phase}, fn ->
-      Foundation.Supervision.switch(phase, before)
-    end)
-
-    :ok = Foundation.Supervision.switch(phase, enabled?)
+    ExUnit.Callbacks.on_exit({:switch, phase}, fn -> Supervision.switch(phase, true) end)
+    :ok = Supervision.switch(phase, enabled?)
   end
 end

@@ -48,6 +48,8 @@ defmodule Foundation.BEAM.Watcher do
 
   @impl true
   def init([]) do
+    # For `terminate/2`, at a stop.
+    Process.flag(:trap_exit, true)
     TableKeeper.claim(TableKeeper, @table)
     for {pid, _subject} <- :ets.tab2list(@table), do: Process.monitor(pid)
     {:ok, nil}
@@ -77,6 +79,15 @@ defmodule Foundation.BEAM.Watcher do
   end
 
   def handle_info(message, state), do: Stray.message(message, state)
+
+  # At a stop of Foundation the work has just been ended, and its DOWN may be under way.
+  @impl true
+  def terminate(reason, _state) do
+    for {pid, {:work, caller}} <- :ets.tab2list(@table), not Process.alive?(pid) do
+      ended({:work, caller}, pid, reason)
+      :ets.delete(@table, pid)
+    end
+  end
 
   defp ended({:work, caller}, pid, reason) do
     send(caller, {:work_error, reason})
