@@ -9,12 +9,12 @@ defmodule MABEAM.Agent.Gate do
   already at keeps the agent busy, but no place.
 
   When the agent dies, the request that it was at is answered `{:error, {:agent_down, reason}}`;
-  what waits goes to the agent that is started in its place. When the gate dies, or the cell gives
-  up and both end, the callers know by their monitors.
+  what waits goes to the agent that is started in its place. When the cell ends, all are answered.
+  When the gate is killed, the callers know by their monitors.
 
   Requests that nobody waits for any more are counted as `[:mabeam, :agent, :given_up]`, and
   notifications and events that were let in but lost as `[:mabeam, :agent, :dropped]`: those of a
-  gate that died when its successor starts.
+  gate that was killed when its successor starts.
   """
   use GenServer
 
@@ -79,6 +79,8 @@ defmodule MABEAM.Agent.Gate do
 
   @impl true
   def init({id, cell}) do
+    Process.flag(:trap_exit, true)
+
     case AgentRegistry.open(id, cell) do
       {:ok, %{agent: agent, module: module, counters: counters}} ->
         max = Application.get_env(:mabeam, :max_in_flight, @max_in_flight)
@@ -133,8 +135,9 @@ defmodule MABEAM.Agent.Gate do
 
   @impl true
   def handle_cast({:done, tag, reply}, %{at: %Item{tag: tag} = item} = gate) do
+    gate = count(%{gate | at: nil})
     finish(item, reply, gate.counters)
-    {:noreply, %{gate | at: nil} |> hand_on() |> count()}
+    {:noreply, hand_on(gate)}
   end
 
   # What the agent did for the gate before this one.
@@ -146,26 +149,36 @@ defmodule MABEAM.Agent.Gate do
   def handle_cast({:agent_up, agent}, %{monitor: monitor} = gate) when monitor != nil do
     receive do
       {:DOWN, ^monitor, :process, _pid, reason} ->
-        {:noreply, gate |> agent_down(reason) |> attach(agent) |> hand_on() |> count()}
+        {:noreply, gate |> agent_down(reason) |> attach(agent) |> hand_on()}
     end
   end
 
   def handle_cast({:agent_up, agent}, gate) do
-    {:noreply, gate |> attach(agent) |> hand_on() |> count()}
+    {:noreply, gate |> attach(agent) |> hand_on()}
   end
 
   def handle_cast(message, gate), do: Stray.message(message, gate)
 
   @impl true
   def handle_info({:DOWN, monitor, :process, _pid, reason}, %{monitor: monitor} = gate) do
-    {:noreply, gate |> agent_down(reason) |> count()}
+    {:noreply, agent_down(gate, reason)}
   end
 
   def handle_info({:DOWN, caller, :process, _pid, _reason}, gate) do
-    {:noreply, gate |> give_up(&(&1.caller == caller)) |> count()}
+    {:noreply, give_up(gate, &(&1.caller == caller))}
   end
 
   def handle_info(message, gate), do: Stray.message(message, gate)
+
+  # The cell ends: because the agent has, or it is stopped with its gate.
+  @impl true
+  def terminate(reason, %{monitor: monitor} = gate) do
+    receive do
+      {:DOWN, ^monitor, :process, _pid, reason} -> lose_all(gate, reason)
+    after
+      0 -> lose_all(gate, reason)
+    end
+  end
 
   # Clocks differ from node to node.
   defp until(gate, timeout) when node(gate) == node(), do: {:at, Call.deadline(timeout)}
@@ -181,14 +194,20 @@ defmodule MABEAM.Agent.Gate do
 
   defp finish(item, reply, counters) do
     release(item)
-    GenServer.reply(item.from, {:ok, reply})
     latency = System.monotonic_time(:microsecond) - item.since
     Metrics.put(counters, :last_latency_us, latency)
+    GenServer.reply(item.from, {:ok, reply})
   end
 
-  defp agent_down(gate, reason) do
-    if gate.at, do: lose(gate.at, gate, reason)
-    %{gate | agent: nil, monitor: nil, at: nil}
+  defp agent_down(%{at: item} = gate, reason) do
+    gate = count(%{gate | agent: nil, monitor: nil, at: nil})
+    if item, do: lose(item, gate, reason)
+    gate
+  end
+
+  defp lose_all(%{queue: queue} = gate, reason) do
+    gate = agent_down(%{gate | queue: :queue.new(), waiting: 0}, reason)
+    Enum.each(:queue.to_list(queue), &lose(&1, gate, reason))
   end
 
   defp lose(%Item{given_up: true}, _gate, _reason), do: :ok
@@ -196,8 +215,8 @@ defmodule MABEAM.Agent.Gate do
 
   defp lose(item, gate, reason) do
     release(item)
-    GenServer.reply(item.from, {:error, {:agent_down, reason}})
     Metrics.add(gate.counters, :errors, 1)
+    GenServer.reply(item.from, {:error, {:agent_down, reason}})
   end
 
   defp drop(_gate, 0), do: :ok
@@ -214,30 +233,31 @@ defmodule MABEAM.Agent.Gate do
       {:ok, gate}
     else
       now = System.monotonic_time(:millisecond)
-      gate = gate |> give_up(&(&1.deadline <= now)) |> count()
+      gate = give_up(gate, &(&1.deadline <= now))
       if in_flight(gate) < gate.max, do: {:ok, gate}, else: {:error, gate}
     end
   end
 
   defp give_up(gate, given_up?) do
     {gone, waiting} = Enum.split_with(:queue.to_list(gate.queue), given_up?)
-    Enum.each(gone, &lost_caller(&1, gate))
-    gate = %{gate | queue: :queue.from_list(waiting), waiting: gate.waiting - length(gone)}
+    gate = %{gate | queue: :queue.from_list(waiting), waiting: length(waiting)}
 
-    if gate.at != nil and not gate.at.given_up and given_up?.(gate.at) do
-      lost_caller(gate.at, gate)
-      %{gate | at: %{gate.at | given_up: true}}
-    else
-      gate
-    end
+    {gone, gate} =
+      if gate.at != nil and not gate.at.given_up and given_up?.(gate.at),
+        do: {[gate.at | gone], %{gate | at: %{gate.at | given_up: true}}},
+        else: {gone, gate}
+
+    gate = count(gate)
+    Enum.each(gone, &given_up(&1, gate))
+    gate
   end
 
   # If the caller still listens, its own deadline is just passing.
-  defp lost_caller(item, gate) do
+  defp given_up(item, gate) do
     release(item)
-    GenServer.reply(item.from, {:error, :timeout})
     Metrics.add(gate.counters, :errors, 1)
     Telemetry.emit_counter([:mabeam, :agent, :given_up], %{agent: gate.id})
+    GenServer.reply(item.from, {:error, :timeout})
   end
 
   defp enqueue(gate, item) do
@@ -251,7 +271,7 @@ defmodule MABEAM.Agent.Gate do
     gate = %{gate | queue: queue, waiting: waiting - 1}
 
     if item.deadline != :infinity and Call.left(item.deadline) == 0 do
-      lost_caller(item, gate)
+      given_up(item, count(gate))
       hand_on(gate)
     else
       Server.work(agent, self(), item.tag, item.work)

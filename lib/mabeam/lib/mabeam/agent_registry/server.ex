@@ -109,7 +109,8 @@ defmodule MABEAM.AgentRegistry.Server do
   # Its monitors tell the same, but maybe later than the one who stopped it looks.
   def handle_call({:stopped, id, cell}, _from, state) do
     with {:ok, row} <- owned(id, cell), false <- alive?(row) do
-      set(id, cell: nil, pid: nil, gate: nil, wanted: false, status: :stopped)
+      set(id, cell: nil, pid: nil, gate: nil, wanted: false)
+      stopped(id)
       {:reply, :ok, forget(state, id)}
     else
       _somebody_else_was_first -> {:reply, :ok, state}
@@ -176,7 +177,7 @@ defmodule MABEAM.AgentRegistry.Server do
   defp ended(:pid, reason, row(id: id, wanted: true)) do
     cond do
       own_end?(reason) ->
-        set(id, wanted: false, status: :stopped)
+        set(id, wanted: false, status: :stopping)
 
       true ->
         set(id, status: :restarting)
@@ -194,7 +195,7 @@ defmodule MABEAM.AgentRegistry.Server do
 
       cond do
         row(row, :wanted) -> settle(id, reasons.cell, reasons.pid, reasons.gate)
-        row(row, :status) == :stopping -> set(id, status: :stopped)
+        row(row, :status) == :stopping -> stopped(id)
         true -> :ok
       end
 
@@ -213,8 +214,13 @@ defmodule MABEAM.AgentRegistry.Server do
       crash?(cell) -> Reviver.revive(id)
       crash?(agent) -> fail(id, agent)
       crash?(gate) -> fail(id, {:gate, gate})
-      true -> set(id, wanted: false, status: :stopped)
+      true -> stopped(id)
     end
+  end
+
+  defp stopped(id) do
+    set(id, wanted: false, status: :stopped)
+    Foundation.Telemetry.emit_counter([:mabeam, :agent, :stopped], %{agent: id})
   end
 
   defp fail(id, reason) do
