@@ -21,23 +21,24 @@ defmodule Foundation.BEAM.Work do
   def start(fun, caller) when caller == self() do
     alias = :erlang.alias([:reply])
 
-    with {:error, reason} <- start_task(fun, alias) do
-      :erlang.unalias(alias)
-      {:error, reason}
+    with {:error, reason, pid} <- start_task(fun, alias) do
+      # An alias that is no longer active has taken its message: the answer to work that was watched,
+      # and killed before it could say so.
+      if :erlang.unalias(alias), do: {:error, reason}, else: {:ok, pid}
     end
   end
 
-  def start(fun, caller), do: start_task(fun, caller)
+  def start(fun, caller) do
+    with {:error, reason, _pid} <- start_task(fun, caller), do: {:error, reason}
+  end
 
   defp start_task(fun, target) do
     ref = make_ref()
-
-    {:ok, pid} =
-      Task.Supervisor.start_child(TaskSupervisor, __MODULE__, :run, [fun, target, {self(), ref}])
-
+    arguments = [fun, target, {self(), ref}]
+    {:ok, pid} = Task.Supervisor.start_child(TaskSupervisor, __MODULE__, :run, arguments)
     await(pid, ref)
   catch
-    :exit, {_reason, {GenServer, :call, _arguments}} -> {:error, :unavailable}
+    :exit, {_reason, {GenServer, :call, _arguments}} -> {:error, :unavailable, nil}
   end
 
   defp await(pid, ref) do
@@ -49,12 +50,12 @@ defmodule Foundation.BEAM.Work do
         {:ok, pid}
 
       {:DOWN, ^monitor, :process, ^pid, _reason} ->
-        {:error, :unavailable}
+        {:error, :unavailable, pid}
     after
       @start ->
         Process.demonitor(monitor, [:flush])
         Process.exit(pid, :kill)
-        {:error, :timeout}
+        {:error, :timeout, pid}
     end
   end
 
