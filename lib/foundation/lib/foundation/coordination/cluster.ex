@@ -23,13 +23,14 @@ defmodule Foundation.Coordination.Cluster do
   use GenServer
 
   alias Foundation.Coordination.{Formation, Store, Watchers}
-  alias Foundation.{Call, Stray, TableKeeper}
+  alias Foundation.{Call, Stray, Supervision, TableKeeper}
 
   @table __MODULE__
   @keeper Foundation.Coordination.TableKeeper
 
   # How often members that are not connected are called, and what may have been missed is looked for.
-  @tick_ms 1_000
+  @tick_ms 500
+  @ask_ms 2_000
   # An attempt to connect, or to join, that hangs longer than this is given up.
   @round_ms 30_000
 
@@ -71,6 +72,28 @@ defmodule Foundation.Coordination.Cluster do
   end
 
   @doc """
+  Who decides together, and how many of them are a majority, as the phases stand.
+
+  With `:phase_4` on: the composition of the majority, for which it waits until `deadline`, and a majority of the members.
+  With it off: the members that can be reached, and a majority of those.
+  """
+  @spec electorate(deadline :: integer) ::
+          {:ok, [node], pos_integer} | {:error, :no_quorum | :unavailable}
+  def electorate(deadline) do
+    if Supervision.enabled?(:phase_4) do
+      with :ok <- await(Store.agreed(), deadline), {:ok, {_epoch, nodes}} <- view() do
+        {:ok, nodes, majority()}
+      else
+        :error -> electorate(deadline)
+        {:error, reason} -> {:error, reason}
+      end
+    else
+      nodes = [node() | connected()]
+      {:ok, nodes, div(length(nodes), 2) + 1}
+    end
+  end
+
+  @doc """
   Waits until transactions on `table` are possible.
 
   For the agreed table that needs a majority: `{:error, :no_quorum}` when there is none until the deadline.
@@ -92,6 +115,16 @@ defmodule Foundation.Coordination.Cluster do
         {:error, reason} ->
           {:error, reason}
       end
+    end
+  end
+
+  @doc "Why what waited for `table` is late, in a word."
+  @spec late(Store.table()) :: :no_quorum | :unavailable | :timeout
+  def late(table) do
+    cond do
+      ready?(table) -> :timeout
+      table == Store.agreed() -> :no_quorum
+      true -> :unavailable
     end
   end
 
@@ -128,6 +161,7 @@ defmodule Foundation.Coordination.Cluster do
     {:noreply, look(state)}
   end
 
+  def handle_call(:connected, _from, state), do: {:reply, connected(), state}
   def handle_call(:status, _from, state), do: {:reply, Formation.status(), state}
 
   def handle_call({:promise, epoch, nodes}, _from, state) do
@@ -146,7 +180,7 @@ defmodule Foundation.Coordination.Cluster do
   end
 
   def handle_info(:tick, state) do
-    Process.send_after(self(), :tick, @tick_ms)
+    Process.send_after(self(), :tick, div(@tick_ms, 2) + :rand.uniform(@tick_ms))
     waiting = Enum.filter(state.waiting, fn {_from, _table, deadline} -> deadline > now() end)
     {:noreply, %{state | waiting: waiting} |> give_up() |> call_members() |> look()}
   end
@@ -275,21 +309,37 @@ defmodule Foundation.Coordination.Cluster do
     state
   end
 
+  # Who is part of the majority waits to be called.
   defp call_members(%{calls: nil} = state) do
-    case members() -- [node() | Node.list()] do
-      [] ->
-        state
+    missing = members() -- [node() | Node.list()]
 
-      missing ->
-        task = if node() in members(), do: task(__MODULE__, :connect, [missing])
-        %{state | calls: task && {task, deadline()}}
+    if missing != [] and node() in members() and view() == :error do
+      task = task(__MODULE__, :connect, [missing])
+      %{state | calls: task && {task, deadline()}}
+    else
+      state
     end
   end
 
   defp call_members(state), do: state
 
+  # A node that connects to one of a group and cannot reach the others would tear the group apart, as `:global` lets no
+  # partitions overlap. Hidden connections are none of its business: by these it asks first.
   @doc false
-  def connect(nodes), do: Enum.each(nodes, &Node.connect/1)
+  def connect(nodes) do
+    reached = Enum.filter(nodes, &(:net_kernel.hidden_connect_node(&1) == true))
+    near = [node() | Node.list()] ++ reached
+    welcome = Enum.filter(reached, &welcome?(&1, near))
+    Enum.each(reached, &:erlang.disconnect_node/1)
+    Enum.each(welcome, &Node.connect/1)
+  end
+
+  defp welcome?(node, near) do
+    case Call.call({__MODULE__, node}, :connected, @ask_ms) do
+      nodes when is_list(nodes) -> nodes -- near == []
+      _error -> false
+    end
+  end
 
   defp task(module, function, arguments) do
     Task.Supervisor.async_nolink(Foundation.TaskSupervisor, module, function, arguments)

@@ -48,7 +48,7 @@ defmodule Foundation.Coordination.Ledger do
   def transaction(fun, timeout, table \\ table()) do
     cond do
       not is_function(fun, 0) -> {:error, {:aborted, :bad_function}}
-      not (is_integer(timeout) and timeout >= 0) -> {:error, {:aborted, :bad_timeout}}
+      not (is_integer(timeout) and timeout in 0..0xFFFFFFFF) -> {:error, {:aborted, :bad_timeout}}
       Process.get(@context) != nil -> {:error, {:aborted, :nested}}
       true -> attempt(table, fun, Call.deadline(timeout))
     end

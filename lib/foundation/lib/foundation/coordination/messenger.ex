@@ -6,7 +6,14 @@ defmodule Foundation.Coordination.Messenger do
   The two are linked, so that neither outlives the other, nor the connection between them; the one here watches the caller
   and ends with it, or at the deadline. `Foundation.Legacy.Messenger` is how this was done before.
   """
-  alias Foundation.Call
+  alias Foundation.{Call, Legacy, Supervision}
+  alias Foundation.Coordination.Member
+
+  @announce_ms 5_000
+
+  @doc "The way in which the coordination primitives send, as `:phase_2` stands."
+  @spec current() :: module
+  def current, do: if(Supervision.enabled?(:phase_2), do: __MODULE__, else: Legacy.Messenger)
 
   @doc """
   Calls `function` of `module` on each of `nodes` at once, and returns when all have answered, or at `deadline`.
@@ -17,20 +24,19 @@ defmodule Foundation.Coordination.Messenger do
   @spec call([node], module, atom, [term], deadline :: integer) ::
           [{node, {:ok, term} | {:error, :timeout | :unavailable | {:exit, term}}}]
   def call(nodes, module, function, arguments, deadline) do
-    tasks =
-      for node <- nodes do
-        Task.Supervisor.async_nolink(Foundation.TaskSupervisor, __MODULE__, :relay, [
-          [self(), node, module, function, arguments, deadline]
-        ])
-      end
+    tasks = Enum.map(nodes, &task([self(), &1, module, function, arguments, deadline]))
+    started = Enum.filter(tasks, & &1)
+    answers = Map.new(Task.yield_many(started, Call.left(deadline)))
 
-    tasks
-    |> Task.yield_many(Call.left(deadline))
-    |> Enum.zip_with(nodes, fn {task, answer}, node ->
-      {node, result(answer || Task.shutdown(task, :brutal_kill))}
+    Enum.zip_with(nodes, tasks, fn node, task ->
+      {node, result(task, task && (answers[task] || Task.shutdown(task, :brutal_kill)))}
     end)
+  end
+
+  defp task(arguments) do
+    Task.Supervisor.async_nolink(Foundation.TaskSupervisor, __MODULE__, :relay, [arguments])
   catch
-    :exit, _no_supervisor -> Enum.map(nodes, &{&1, {:error, :unavailable}})
+    :exit, _no_supervisor -> nil
   end
 
   @doc "Likewise, but returns at once; what becomes of it is not told. Gives up at `deadline`."
@@ -47,42 +53,59 @@ defmodule Foundation.Coordination.Messenger do
     :exit, _no_supervisor -> :ok
   end
 
+  @doc "Announces a leader to each of `nodes`, from a task here for each."
+  @spec announce([node], Member.leader()) :: :ok
+  def announce(nodes, leader) do
+    deadline = Call.deadline(@announce_ms)
+    for node <- nodes, do: cast([node()], Member, :announce, [node, leader], deadline)
+    :ok
+  end
+
+  # Traps exits, for a task that ended with its node would end its owner, too, when that one yields to it.
   @doc false
   def relay([caller, node, module, function, arguments, deadline]) do
+    Process.flag(:trap_exit, true)
     watch = caller && Process.monitor(caller)
-    supervisor = {Foundation.TaskSupervisor, node}
 
-    case start(supervisor, module, function, arguments) do
-      {:ok, task} -> await(task.ref, watch, deadline)
+    case start({Foundation.TaskSupervisor, node}, module, function, arguments) do
+      {:ok, task} -> await(task, watch, deadline)
       :error -> {:error, :unavailable}
     end
   end
 
   defp start(supervisor, module, function, arguments) do
-    {:ok, Task.Supervisor.async(supervisor, __MODULE__, :perform, [module, function, arguments])}
+    {:ok, Task.Supervisor.async(supervisor, module, function, arguments)}
   catch
     :exit, _reason -> :error
   end
 
-  @doc false
-  def perform(module, function, arguments), do: {:ok, apply(module, function, arguments)}
-
-  # To leave takes the other task with us.
-  defp await(task, watch, deadline) do
+  # To leave with a reason takes the other task with us.
+  defp await(%Task{ref: ref, pid: pid} = task, watch, deadline) do
     receive do
-      {^task, result} ->
-        Process.demonitor(task, [:flush])
-        result
+      {^ref, result} ->
+        {:ok, result}
+
+      {:DOWN, ^ref, :process, _pid, :noconnection} ->
+        {:error, :unavailable}
+
+      {:DOWN, ^ref, :process, _pid, reason} ->
+        {:error, {:exit, reason}}
 
       {:DOWN, ^watch, :process, _caller, _reason} ->
         exit(:shutdown)
+
+      {:EXIT, ^pid, _reason} ->
+        await(task, watch, deadline)
+
+      {:EXIT, _supervisor, reason} ->
+        exit(reason)
     after
       Call.left(deadline) -> exit(:shutdown)
     end
   end
 
-  defp result({:ok, result}), do: result
-  defp result({:exit, :noconnection}), do: {:error, :unavailable}
-  defp result({:exit, reason}), do: {:error, {:exit, reason}}
-  defp result(nil), do: {:error, :timeout}
+  defp result(nil, nil), do: {:error, :unavailable}
+  defp result(_task, {:ok, answer}), do: answer
+  defp result(_task, {:exit, reason}), do: {:error, {:exit, reason}}
+  defp result(_task, nil), do: {:error, :timeout}
 end

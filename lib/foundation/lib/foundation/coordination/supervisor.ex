@@ -6,7 +6,7 @@ defmodule Foundation.Coordination.Supervisor do
   """
   use Supervisor
 
-  alias Foundation.Coordination.{Cluster, Feed, Watchers}
+  alias Foundation.Coordination.{Cluster, Feed, Member, Sweeper, Watchers}
 
   @spec start_link(keyword) :: Supervisor.on_start()
   def start_link(_options), do: Supervisor.start_link(__MODULE__, [], name: __MODULE__)
@@ -17,12 +17,14 @@ defmodule Foundation.Coordination.Supervisor do
       {Foundation.TableKeeper, name: Foundation.Coordination.TableKeeper, tables: tables()},
       Watchers,
       Feed,
-      Cluster
+      Cluster,
+      Sweeper,
+      Member
     ]
 
     Supervisor.init(children, [strategy: :one_for_one] ++ Foundation.Application.intensity())
   end
 
   # Public where tasks of the owner write.
-  defp tables, do: [{Watchers, [:bag]}, Feed, {Cluster, [:public]}]
+  defp tables, do: [{Watchers, [:bag]}, Feed, {Cluster, [:public]}, {Sweeper, [:public]}]
 end

@@ -1,0 +1,78 @@
+defmodule Foundation.Coordination.Consensus do
+  @moduledoc """
+  Values on which the members agree one after the other, each with its index.
+
+  A value is proposed to the members, each of which votes; with a majority it is committed to the ledger, and the
+  members are told. With `:phase_4` on it is a majority of all members, and the ledger's order is the order. With it
+  off it is a majority of those that can be reached, and two parts of a cluster may agree on different values for an index.
+  """
+  alias Foundation.Call
+  alias Foundation.Coordination.{Cluster, Ledger, Member, Messenger}
+
+  # So many entries are kept; consumers follow the events, or read in time.
+  @kept 1_000
+
+  @doc """
+  Proposes `value`, until `deadline`.
+
+  `{:error, :rejected}` when members that are there have voted against it, or could not; else the errors of
+  `Foundation.Coordination.Ledger.transaction/3`.
+  """
+  @spec run(term, deadline :: integer) ::
+          {:ok, Member.entry()} | {:error, :rejected | Ledger.reason()}
+  def run(value, deadline) do
+    with {:ok, nodes, majority} <- Cluster.electorate(deadline) do
+      others = List.delete(nodes, node())
+      votes = Messenger.current().call(others, Member, :propose, [value], deadline)
+
+      yes =
+        Enum.count(
+          [{node(), {:ok, Member.propose(value)}} | votes],
+          &match?({_, {:ok, :yes}}, &1)
+        )
+
+      cond do
+        yes >= majority -> commit(value, others, deadline)
+        Cluster.electorate(deadline) == {:ok, nodes, majority} -> {:error, :rejected}
+        true -> run(value, deadline)
+      end
+    end
+  end
+
+  defp commit(value, others, deadline) do
+    with {:ok, entry} <- Ledger.transaction(fn -> append(value) end, Call.left(deadline)) do
+      Member.commit(entry)
+      Messenger.current().cast(others, Member, :commit, [entry], deadline)
+      {:ok, entry}
+    end
+  end
+
+  defp append(value) do
+    index =
+      case Ledger.read({:log_end, :index}) do
+        {:ok, last} -> last + 1
+        :error -> 1
+      end
+
+    Ledger.write({:log, index}, value)
+    Ledger.write({:log_end, :index}, index)
+    Ledger.delete({:log, index - @kept})
+    %{index: index, value: value}
+  end
+
+  @doc "The latest 1,000 entries, in their order."
+  @spec log(timeout_ms :: non_neg_integer) :: {:ok, [Member.entry()]} | {:error, Ledger.reason()}
+  def log(timeout) do
+    Ledger.transaction(
+      fn ->
+        entries =
+          for {:log, index} = key <- Ledger.keys(:log), {:ok, value} <- [Ledger.read(key)] do
+            %{index: index, value: value}
+          end
+
+        Enum.sort_by(entries, & &1.index)
+      end,
+      timeout
+    )
+  end
+end
