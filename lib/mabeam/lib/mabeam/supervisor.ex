@@ -45,6 +45,10 @@ defmodule MABEAM.Supervisor do
 
   @impl true
   def init([]) do
+    # When the one before was killed, its children may not have ended yet.
+    names = [MABEAM.AgentDirectory, MABEAM.PG, MABEAM.AgentRuntime | Keyword.keys(services())]
+    :ok = Foundation.Termination.await(names)
+
     tables = @tables ++ MABEAM.Coordination.Store.tables()
     intensity = Foundation.Application.intensity()
 

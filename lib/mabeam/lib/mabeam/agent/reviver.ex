@@ -4,7 +4,7 @@ defmodule MABEAM.Agent.Reviver do
 
   The registry tells which agent has to be started, when nothing of it is left; what was told
   while this server was restarted stands in the registry's table. An agent that cannot be started
-  again is marked `:failed`.
+  again, after as many tries as a supervisor makes, is marked `:failed`.
   """
   use GenServer
 
@@ -16,7 +16,7 @@ defmodule MABEAM.Agent.Reviver do
 
   @doc "Has the agent started again, if it still should run and does not."
   @spec revive(AgentRegistry.id()) :: :ok
-  def revive(id), do: GenServer.cast(__MODULE__, {:revive, id})
+  def revive(id), do: GenServer.cast(__MODULE__, {:revive, id, tries()})
 
   # Not in `init/1`: the agents' own start may take its time, and the supervisor above must not
   # wait for it.
@@ -25,7 +25,7 @@ defmodule MABEAM.Agent.Reviver do
 
   @impl true
   def handle_continue(:revive, state) do
-    Enum.each(AgentRegistry.to_revive(), &start/1)
+    Enum.each(AgentRegistry.to_revive(), &start(&1, tries()))
     {:noreply, state}
   end
 
@@ -33,8 +33,8 @@ defmodule MABEAM.Agent.Reviver do
   def handle_call(request, _from, state), do: Stray.call(request, state)
 
   @impl true
-  def handle_cast({:revive, id}, state) do
-    start(id)
+  def handle_cast({:revive, id, tries}, state) do
+    start(id, tries)
     {:noreply, state}
   end
 
@@ -43,13 +43,17 @@ defmodule MABEAM.Agent.Reviver do
   @impl true
   def handle_info(message, state), do: Stray.message(message, state)
 
-  defp start(id) do
+  defp start(id, tries) do
     case AgentSupervisor.start_cell(id, :revive) do
       {:ok, _cell} -> :ok
       :ignore -> :ok
       # The supervisor died: this server is restarted after it, and finds the agent in the table.
       {:error, :unavailable} -> :ok
+      {:error, _reason} when tries > 0 -> GenServer.cast(self(), {:revive, id, tries - 1})
       {:error, reason} -> AgentRegistry.failed(id, reason)
     end
   end
+
+  # As often as a supervisor would, but behind the other agents that wait.
+  defp tries, do: Foundation.Application.intensity()[:max_restarts]
 end

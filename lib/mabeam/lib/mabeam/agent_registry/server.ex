@@ -7,14 +7,18 @@ defmodule MABEAM.AgentRegistry.Server do
 
     * the cell ended in order, its agent or its gate by a crash: they crashed more often than the
       cell bears; the agent has `:failed`
-    * the cell ended in order, agent and gate too: the agent was stopped
-    * the cell was killed: `MABEAM.Agent.Reviver` is told to start it again
+    * the cell was killed, or ended in order though nobody stopped it: so did the supervisor above
+      it; `MABEAM.Agent.Reviver` is told to start the agent again
+
+  What becomes of an agent is executed as `[:mabeam, :agent, :ready]`, `:stopped`, `:crashed` and
+  `:failed`; the latter two are events of `Foundation.Events`, too: `:agent_crashed` and
+  `:agent_failed`.
   """
   use GenServer, id: MABEAM.AgentRegistry
 
   import MABEAM.AgentRegistry.Row
 
-  alias Foundation.{Stray, TableKeeper}
+  alias Foundation.{Events, Stray, TableKeeper, Telemetry}
   alias MABEAM.Agent.{Gate, Reviver}
   alias MABEAM.AgentRegistry.Index
 
@@ -59,6 +63,7 @@ defmodule MABEAM.AgentRegistry.Server do
   def handle_call({:claim, id, mode, cell}, _from, state) do
     with {:ok, row} <- fetch(id), :ok <- claimable(row, mode, cell) do
       state = forget(state, id)
+      state = %{state | reasons: Map.put(state.reasons, {id, :pid}, :not_started)}
       set(id, cell: cell, pid: nil, gate: nil)
       {:reply, {:ok, row(row, :module), row(row, :config)}, watch(state, id, :cell, cell)}
     else
@@ -69,7 +74,12 @@ defmodule MABEAM.AgentRegistry.Server do
   def handle_call({:running, id, cell, pid}, _from, state) do
     with {:ok, row} <- owned(id, cell) do
       set(id, pid: pid, status: :running, wanted: true)
-      if gate = row(row, :gate), do: Gate.agent_up(gate, pid)
+
+      if gate = row(row, :gate) do
+        Gate.agent_up(gate, pid)
+        ready(id)
+      end
+
       {:reply, :ok, watch(state, id, :pid, pid)}
     else
       error -> {:reply, error, state}
@@ -81,6 +91,7 @@ defmodule MABEAM.AgentRegistry.Server do
       set(id, gate: gate)
       join(id, gate)
       row(pid: pid, module: module, counters: counters) = row
+      if pid, do: ready(id)
       answer = {:ok, %{agent: pid, module: module, counters: counters}}
       {:reply, answer, watch(state, id, :gate, gate)}
     else
@@ -95,7 +106,7 @@ defmodule MABEAM.AgentRegistry.Server do
         {:reply, {:ok, cell}, state}
 
       {:ok, row(wanted: true)} ->
-        set(id, wanted: false, status: :stopped)
+        stopped(id)
         {:reply, {:ok, nil}, state}
 
       {:ok, _row} ->
@@ -173,10 +184,11 @@ defmodule MABEAM.AgentRegistry.Server do
     if row(row, :status) == :restarting and not alive?(row), do: :ok, else: {:error, :not_needed}
   end
 
-  # The agent itself is gone; its cell decides what becomes of it.
-  defp ended(:pid, reason, row(id: id, wanted: true)) do
+  # The agent itself is gone; its cell decides what becomes of it. A cell that ends takes the gate
+  # down first: an agent that shut down before its gate did so by itself.
+  defp ended(:pid, reason, row(id: id, wanted: true, gate: gate)) do
     cond do
-      own_end?(reason) ->
+      own_end?(reason) or (reason == :shutdown and gate != nil) ->
         set(id, wanted: false, status: :stopping)
 
       true ->
@@ -205,8 +217,10 @@ defmodule MABEAM.AgentRegistry.Server do
     end
   end
 
-  # Not known how the agent ended: this server was restarted meanwhile. Or a revived agent did not
-  # start, which the reviver reports before it hears of this, and then has nothing to do.
+  # The one who started it, the reviver, knows and tries again.
+  defp settle(_id, _cell, :not_started, _gate), do: :ok
+
+  # Not known how the agent ended: this server was restarted meanwhile.
   defp settle(id, _cell, nil, _gate), do: Reviver.revive(id)
 
   defp settle(id, cell, agent, gate) do
@@ -214,14 +228,18 @@ defmodule MABEAM.AgentRegistry.Server do
       crash?(cell) -> Reviver.revive(id)
       crash?(agent) -> fail(id, agent)
       crash?(gate) -> fail(id, {:gate, gate})
-      true -> stopped(id)
+      # When the application stops, nobody hears this.
+      true -> Reviver.revive(id)
     end
   end
 
   defp stopped(id) do
     set(id, wanted: false, status: :stopped)
-    Foundation.Telemetry.emit_counter([:mabeam, :agent, :stopped], %{agent: id})
+    Telemetry.emit_counter([:mabeam, :agent, :stopped], %{agent: id})
   end
+
+  # It runs, and can be asked through its gate.
+  defp ready(id), do: Telemetry.emit_counter([:mabeam, :agent, :ready], %{agent: id})
 
   defp fail(id, reason) do
     set(id, wanted: false, status: :failed)
@@ -229,8 +247,8 @@ defmodule MABEAM.AgentRegistry.Server do
   end
 
   defp report(counter, event, id, reason) do
-    Foundation.Telemetry.emit_counter([:mabeam, :agent, counter], %{agent: id, reason: reason})
-    Foundation.Events.report(event, %{agent: id, reason: reason})
+    Telemetry.emit_counter([:mabeam, :agent, counter], %{agent: id, reason: reason})
+    Events.report(event, %{agent: id, reason: reason})
   end
 
   defp own_end?(:normal), do: true
