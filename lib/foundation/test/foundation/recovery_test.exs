@@ -97,6 +97,18 @@ defmodule Foundation.RecoveryTest do
     refute_received {:work_error, _reason}
   end
 
+  test "an ecosystem that is shut down while the watcher is away is not reported as lost" do
+    Signals.listen([:foundation, :ecosystem, :lost])
+    {:ok, ecosystem} = Processes.spawn_ecosystem(coordinator: {Worker, []})
+
+    Signals.without_service(Watcher, fn ->
+      assert Processes.shutdown_ecosystem(ecosystem) == :ok
+      assert Processes.spawn_ecosystem(coordinator: {Worker, []}) == {:error, :unavailable}
+    end)
+
+    refute_received {:telemetry, [:foundation, :ecosystem, :lost], _, _}
+  end
+
   test "work and ecosystems that go with their supervisors are reported" do
     Signals.listen([:foundation, :ecosystem, :lost])
 

@@ -49,9 +49,11 @@ defmodule Foundation.BEAM.Processes do
   started.
 
   `config` is a keyword list or map with `:coordinator` and, if there are any, `:workers`. When
-  one of them does not start, none is left, and the reason is the supervisor's. An ecosystem whose
-  supervisor dies is not started anew: that is reported as the event `:ecosystem_lost`, and
-  counted.
+  one of them does not start, none is left, and the reason is the supervisor's. Ecosystems start
+  one after the other: a start that does not return holds up its caller, and the next ones.
+
+  An ecosystem whose supervisor dies is not started anew: that is reported as the event
+  `:ecosystem_lost`, and counted.
   """
   @spec spawn_ecosystem(keyword | map) :: {:ok, pid} | {:error, bad_config | :unavailable | term}
   def spawn_ecosystem(config) do
@@ -75,7 +77,8 @@ defmodule Foundation.BEAM.Processes do
   @spec shutdown_ecosystem(pid) :: :ok | {:error, :not_found | :timeout}
   def shutdown_ecosystem(ecosystem) do
     if Watcher.ecosystem?(ecosystem) do
-      Supervisor.stop(ecosystem, {:shutdown, :ecosystem}, @shutdown)
+      :ok = Supervisor.stop(ecosystem, {:shutdown, :ecosystem}, @shutdown)
+      Watcher.done(ecosystem)
     else
       {:error, :not_found}
     end

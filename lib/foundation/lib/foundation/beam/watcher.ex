@@ -9,8 +9,8 @@ defmodule Foundation.BEAM.Watcher do
   `[:foundation, :ecosystem, :lost]`.
 
   The table's rows are `{pid, :ecosystem}` and `{pid, {:work, caller}}`. It outlives the server,
-  which monitors anew when it is restarted; it is public, so that work takes its own row out when
-  it has answered, whether or not the server is there at that moment.
+  which monitors anew when it is restarted; it is public, so that what is done takes its row
+  out, whether or not the server is there at that moment.
   """
   use GenServer
 
@@ -28,10 +28,10 @@ defmodule Foundation.BEAM.Watcher do
   @spec watch(subject) :: :ok | {:error, Call.reason()}
   def watch(subject), do: Call.call(__MODULE__, {:watch, self(), subject})
 
-  @doc "For work that has answered: what becomes of the caller from now on is no loss."
-  @spec done() :: :ok
-  def done do
-    :ets.delete(@table, self())
+  @doc "For work that has answered and ecosystems that were shut down: their end is no loss."
+  @spec done(pid) :: :ok
+  def done(pid) do
+    :ets.delete(@table, pid)
     :ok
   rescue
     # Foundation is being stopped.

@@ -82,7 +82,7 @@ defmodule Foundation.BEAM.Work do
 
   defp answer(target, {outcome, _value} = message) do
     send(target, message)
-    Watcher.done()
+    Watcher.done(self())
     Telemetry.emit_counter([:foundation, :work, counted(outcome)], %{pid: self()})
   end
 
