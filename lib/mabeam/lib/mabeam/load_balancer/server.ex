@@ -109,7 +109,7 @@ defmodule MABEAM.LoadBalancer.Server do
   def handle_info({:DOWN, reference, :process, _pid, _reason}, monitors) do
     {id, _reference} = Enum.find(monitors, fn {_id, of_agent} -> of_agent == reference end)
     [{_id, load}] = :ets.lookup(@table, id)
-    put(lose(load))
+    lose(load)
     {:noreply, Map.delete(monitors, id)}
   end
 
@@ -149,13 +149,17 @@ defmodule MABEAM.LoadBalancer.Server do
     if Supervision.enabled?(:phase_3), do: nil, else: Legacy.LoadBalancer.dummy()
   end
 
-  defp lose(%{active: 0} = load), do: %{load | pid: nil}
-
   defp lose(load) do
     lost = %{agent: load.id, tasks: load.active}
-    Foundation.Telemetry.emit_counter([:mabeam, :load_balancer, :tasks_lost], lost)
-    Foundation.Events.report(:tasks_lost, lost)
-    %{load | active: 0, lost: load.lost + load.active, pid: nil}
+    load = %{load | active: 0, lost: load.lost + load.active, pid: nil}
+    put(load)
+
+    if lost.tasks > 0 do
+      Foundation.Telemetry.emit_counter([:mabeam, :load_balancer, :tasks_lost], lost)
+      Foundation.Events.report(:tasks_lost, lost)
+    end
+
+    load
   end
 
   defp watch(%{pid: pid, id: id}, monitors) do
