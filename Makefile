@@ -21,10 +21,9 @@ packages: ## install the Debian packages that building and testing need
 native: ## priv/lineage.so only
 	@$(MAKE) --no-print-directory -C c_src
 
-demo: ## boot a real node with orphans of each kind, and audit it
+demo: ## boot the reference node as it was audited, then under supervision, and audit both
 	@test/support/packages.sh build
-	@$(MAKE) --no-print-directory -C c_src
-	@rebar3 compile
+	@mix compile
 	@test/support/demo.sh
 
 test: ## every test and check, in under 20 minutes on 2 cores

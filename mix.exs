@@ -81,7 +81,16 @@ defmodule Lineage.MixProject do
       elixirc_paths: elixirc_paths(Mix.env()),
       elixirc_options: [warnings_as_errors: Mix.env() == :test],
       test_paths: ["test/exunit"],
-      deps: []
+      deps: reference_node()
+    ]
+  end
+
+  # What Lineage was made for, and what its demo and its tests run. They need nothing of Lineage, and no user
+  # of Lineage gets them: a dependency is built for :prod.
+  defp reference_node do
+    [
+      {:foundation, path: "lib/foundation", only: [:dev, :test], runtime: false},
+      {:mabeam, path: "lib/mabeam", only: [:dev, :test], runtime: false}
     ]
   end
 
@@ -89,7 +98,9 @@ defmodule Lineage.MixProject do
     [mod: app_src(:mod), registered: app_src(:registered)]
   end
 
-  defp elixirc_paths(:test), do: ["lib/lineage/elixir", "test/exunit/support"]
+  defp elixirc_paths(:test),
+    do: ["lib/lineage/elixir", "test/exunit/support", "lib/foundation/test/support"]
+
   defp elixirc_paths(_env), do: ["lib/lineage/elixir"]
 
   # Warnings fail our own tests; they must not fail the build of a project that depends on this one.

@@ -110,7 +110,7 @@ reason(#{reason := Reason}) -> atom_to_binary(Reason).
 %% Why
 
 why(#{pid := Pid, verdict := Verdict} = W, O) ->
-    Kind = case W of #{kind := K} -> [<<", ">>, atom_to_binary(K)]; _ -> [] end,
+    Kind = case W of #{kind := K} when Verdict =:= orphan -> [<<", ">>, atom_to_binary(K)]; _ -> [] end,
     Survive = case W of #{may_survive := true, verdict := V} when V =/= orphan -> <<", may survive">>; _ -> <<>> end,
     Title = [{bold, text([lineage_describe:pid(Pid), $\s, what(W)])}, {plain, <<"  ">>},
              {shade(Verdict), text([atom_to_binary(Verdict), Kind])}, {yellow, Survive}],
@@ -321,9 +321,16 @@ cut(Text, Width, O) ->
         false ->
             Dots = ellipsis(O),
             case Width - string:length(Dots) of
-                Room when Room > 0 -> <<(string:slice(Text, 0, Room))/binary, Dots/binary>>;
+                Room when Room > 0 -> shorter(Text, Room, Dots);
                 _ -> string:slice(Text, 0, max(0, Width))
             end
+    end.
+
+%% Of a call the end says most: the function, after a module whose first names many have in common.
+shorter(Text, Room, Dots) ->
+    case re:run(Text, "^[^ ]*/[0-9]+$", [{capture, none}]) of
+        match -> <<Dots/binary, (string:slice(Text, string:length(Text) - Room))/binary>>;
+        nomatch -> <<(string:slice(Text, 0, Room))/binary, Dots/binary>>
     end.
 
 ellipsis(#{unicode := true}) -> <<"…"/utf8>>;

@@ -10,19 +10,22 @@ defmodule MABEAM.Coordination.Context do
   alias Foundation.Call
 
   @enforce_keys [:session, :protocol, :attempt, :deadline]
-  defstruct @enforce_keys
+  defstruct @enforce_keys ++ [linked?: true]
 
   @typedoc """
     * `:session` - the coordination
     * `:protocol` - the name under which its protocol is registered
     * `:attempt` - 1, or more when it was run before and crashed
     * `:deadline` - of `Foundation.Call.deadline/1`
+    * `:linked?` - whether its requests end with the process that runs it, as they do but in
+      `MABEAM.Legacy.Coordination`
   """
   @type t :: %__MODULE__{
           session: MABEAM.Coordination.session_id(),
           protocol: MABEAM.Coordination.protocol(),
           attempt: pos_integer,
-          deadline: integer
+          deadline: integer,
+          linked?: boolean
         }
 
   @type answer :: {:ok, reply :: term} | {:error, reason :: term}
@@ -52,14 +55,17 @@ defmodule MABEAM.Coordination.Context do
     request = {:coordination, context.protocol, step, params}
     deadline = Call.deadline(timeout)
 
-    tasks =
-      for agent <- agents do
-        Task.Supervisor.async(MABEAM.TaskSupervisor, __MODULE__, :ask, [agent, request, deadline])
-      end
+    tasks = for agent <- agents, do: start(context, [agent, request, deadline])
 
     answers = for {task, yielded} <- Task.yield_many(tasks, timeout), do: answer(task, yielded)
     Enum.zip(agents, answers)
   end
+
+  defp start(%{linked?: true}, arguments),
+    do: Task.Supervisor.async(MABEAM.TaskSupervisor, __MODULE__, :ask, arguments)
+
+  defp start(%{linked?: false}, arguments),
+    do: Task.Supervisor.async_nolink(MABEAM.TaskSupervisor, __MODULE__, :ask, arguments)
 
   @doc false
   def ask(agent, request, deadline) do

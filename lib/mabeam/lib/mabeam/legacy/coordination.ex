@@ -3,7 +3,8 @@ defmodule MABEAM.Legacy.Coordination do
   How coordinations ran before `MABEAM.CoordinationSupervisor`: in a process that nobody
   supervises, links or monitors.
 
-  It runs the protocol in a task of its own, which is linked to it, and waits for it. When the
+  It runs the protocol in a task of its own, which is linked to it, and waits for it; the requests to
+  agents are linked to neither. When the
   protocol crashes or takes too long, it dies with its task, and the session is lost: nobody is
   told, and it stays active for ever. A session that is cancelled is forgotten, while its process
   goes on.
@@ -31,7 +32,8 @@ defmodule MABEAM.Legacy.Coordination do
       session: session.id,
       protocol: session.protocol,
       attempt: session.attempt,
-      deadline: session.deadline
+      deadline: session.deadline,
+      linked?: false
     })
   end
 end

@@ -1,0 +1,151 @@
+defmodule Lineage.ReferenceNodeTest do
+  @moduledoc """
+  The audit's 18 places, row by row, on a node of Foundation and MABEAM and a second one beside it: with the legacy code
+  what lives on is an orphan of the right kind, and what ends at once is named among the recently dead; under
+  supervision nothing is, and who is killed is started again or reported.
+  """
+  use ExUnit.Case, async: false
+
+  alias Foundation.Test.Cluster
+  alias Lineage.ReferenceNode
+
+  @moduletag timeout: 300_000
+
+  @phases [:phase_1, :phase_2, :phase_3, :phase_4]
+  @loops [
+    {{Foundation.Legacy.Monitoring, :dependency_check_loop, 1}, :abandoned},
+    {{Foundation.Legacy.Monitoring, :health_check_loop, 1}, :abandoned}
+  ]
+  @placeholder {{MABEAM.Legacy.Agent, :stand_in, 1}, :detached}
+
+  defp start(enabled?) do
+    env = [{:foundation, :supervision, for(phase <- @phases, do: {phase, enabled?})}]
+    cluster = Cluster.start(size: 2, apps: [:foundation, :mabeam], env: env, lineage: true)
+    Cluster.await_view(cluster, cluster.members)
+    cluster
+  end
+
+  defp row(%{members: [node | _]} = cluster, function, arguments \\ []),
+    do: Cluster.call(cluster, node, ReferenceNode, function, arguments, 60_000)
+
+  defp recent(cluster, node, module),
+    do: Cluster.call(cluster, node, ReferenceNode, :recent, [module])
+
+  describe "with the legacy code" do
+    test "each row's processes are orphans of their kind, or are named when they are dead" do
+      %{members: [node, peer]} = cluster = start(false)
+
+      # Foundation.Application 505, 510, 891, 896; and nothing else stands loose on a node at rest.
+      assert row(cluster, :monitoring).orphans == @loops
+      assert Cluster.call(cluster, peer, ReferenceNode, :monitoring, []).orphans == @loops
+
+      assert recent(cluster, node, Foundation.Legacy.Monitoring) ==
+               [:arm_health_check, :initialize_service_monitoring]
+
+      # MABEAM.Coordination 912: the process, and its own task, which hangs on nothing but it. Beside it, in this row
+      # and in each that registers an agent, the placeholder of that.
+      {observed, _result} = row(cluster, :coordination)
+
+      assert new(observed) == [
+               @placeholder,
+               {{MABEAM.Legacy.Coordination, :coordination_process, 2}, :detached},
+               {{MABEAM.Legacy.Coordination, :run_protocol, 2}, :detached}
+             ]
+
+      # Foundation.BEAM.Processes 229.
+      assert cluster |> row(:memory) |> new() == [{:it, :detached}]
+
+      # Foundation.Coordination.Primitives, 7 places: helpers here, and what they spawn on the peer.
+      assert cluster |> row(:primitives) |> new() == []
+
+      assert recent(cluster, node, Foundation.Legacy.Messenger) ==
+               [:announce_helper, :commit_helper, :election_helper, :propose_helper]
+
+      assert recent(cluster, peer, Foundation.Legacy.Messenger) ==
+               [:commit_on_peer, :election_on_peer, :propose_on_peer]
+
+      # A barrier's Task.async is linked to who waits: tethered, to a task of the tree here.
+      assert cluster |> row(:barrier) |> new() == []
+
+      # MABEAM.Comms.
+      assert cluster |> row(:comms) |> new() ==
+               [@placeholder, {{MABEAM.Legacy.Comms, :await_agent, 5}, :detached}]
+
+      # MABEAM.Agent, twice: one placeholder for ever, and when it is stopped one more.
+      {registered, stopped} = row(cluster, :agents)
+      assert new(registered) == [@placeholder]
+      assert new(stopped) == [@placeholder, @placeholder]
+
+      # MABEAM.LoadBalancer in test mode.
+      assert cluster |> row(:load_balancer) |> new() ==
+               [{{MABEAM.Legacy.LoadBalancer, :stand_in, 1}, :detached}]
+
+      # Foundation.ProcessRegistry's clean-up: the caller goes on before it is done.
+      row(cluster, :registry)
+      assert recent(cluster, node, Foundation.Legacy.ProcessRegistry) == [:terminator]
+
+      # And all of it is exchanged when the phases are switched on.
+      for phase <- @phases do
+        assert Cluster.call(cluster, node, Foundation.Supervision, :switch, [phase, true]) == :ok
+      end
+
+      assert row(cluster, :observe).orphans == []
+    end
+  end
+
+  # Without the loops, and without the placeholders of earlier rows, whose callers are gone.
+  defp new(%{orphans: orphans}) do
+    {function, :detached} = @placeholder
+    Enum.reject(orphans -- @loops, &(&1 == {function, :abandoned}))
+  end
+
+  describe "under supervision" do
+    test "no row leaves an orphan, and who is killed is started again or reported" do
+      %{members: [node, peer]} = cluster = start(true)
+
+      assert row(cluster, :monitoring) == %{
+               orphans: [],
+               held: List.duplicate({:supervised, [Foundation.Monitoring]}, 2)
+             }
+
+      for name <- [Foundation.HealthMonitor, Foundation.ServiceMonitor] do
+        assert {true, %{orphans: []}} =
+                 row(cluster, :server_killed, [name, Foundation.Monitoring])
+      end
+
+      {observed, _result} = row(cluster, :coordination)
+      assert %{orphans: [], held: [{:supervised, [MABEAM.CoordinationSupervisor]}]} = observed
+
+      assert {{:error, _reason}, 1} = row(cluster, :coordination_killed)
+
+      assert %{orphans: [], held: [{:supervised, [Foundation.TaskSupervisor]}]} =
+               row(cluster, :memory)
+
+      assert row(cluster, :memory_killed) == {:work_error, :killed, 1}
+
+      assert row(cluster, :primitives).orphans == []
+      assert row(cluster, :barrier).orphans == []
+
+      assert %{orphans: [], held: [{:supervised, [MABEAM.TaskSupervisor]}]} = row(cluster, :comms)
+      assert row(cluster, :comms_killed) == {:error, {:task_down, :killed}}
+
+      assert {%{orphans: []}, %{orphans: []}} = row(cluster, :agents)
+      assert {{:ok, :gone}, %{orphans: []}} = row(cluster, :agent_killed)
+      assert row(cluster, :load_balancer).orphans == []
+      assert {true, %{orphans: []}} = row(cluster, :registry)
+
+      # Nothing of the legacy code has run, here or there.
+      for node <- [node, peer],
+          module <- [
+            Foundation.Legacy.Monitoring,
+            Foundation.Legacy.Messenger,
+            Foundation.Legacy.ProcessRegistry,
+            MABEAM.Legacy.Coordination,
+            MABEAM.Legacy.Comms,
+            MABEAM.Legacy.Agent
+          ] do
+        assert recent(cluster, node, module) == []
+      end
+    end
+  end
+end
