@@ -68,15 +68,4 @@ defmodule MABEAM.NodesTest do
     assert Cluster.call(cluster, b, Remote, :kill_scope, [a, "survivor"]) == :ok
     assert request(cluster, b, "survivor") == {:ok, :hello}
   end
-
-  test "an agent whose node dies is not found any more", context do
-    %{cluster: cluster, members: [a, b, c] = members} = context
-    started(cluster, a, "lost", [b, c])
-    Cluster.kill(cluster, a)
-    found(cluster, "lost", 0, [b, c])
-    assert request(cluster, b, "lost") == {:error, :unknown_agent}
-    # For the other tests.
-    Cluster.start_node(cluster, a)
-    Cluster.await_view(cluster, members)
-  end
 end
