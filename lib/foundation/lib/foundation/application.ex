@@ -22,9 +22,14 @@ defmodule Foundation.Application do
   alias Foundation.{ServiceMonitor, Supervision, TableKeeper, TelemetryService}
 
   @typedoc """
-  A service of the tree: its registered name, what it is, and the services that it needs.
+  A service of the tree.
+
+    * `:name` - its registered name
+    * `:ping` - the call that it answers when it is well. Supervisors know no ping of their own;
+      this is what `Supervisor.count_children/1` asks them
+    * `:needs` - the services that it needs
   """
-  @type service :: %{name: atom, kind: :server | :supervisor, needs: [atom]}
+  @type service :: %{name: atom, ping: :ping | :count_children, needs: [atom]}
 
   @impl true
   def start(_type, _arguments) do
