@@ -81,7 +81,21 @@ defmodule Foundation.Test.Cluster do
 
   defp arguments do
     paths = Enum.reject(:code.get_path(), &List.starts_with?(&1, :code.lib_dir()))
-    flags = ['-setcookie', Atom.to_charlist(@cookie), '-kernel', 'logger_level', 'none']
+    # Several nodes share few cores: none of them is to keep one busy with waiting.
+    flags = [
+      '+sbwt',
+      'none',
+      '+sbwtdcpu',
+      'none',
+      '+sbwtdio',
+      'none',
+      '-setcookie',
+      Atom.to_charlist(@cookie),
+      '-kernel',
+      'logger_level',
+      'none'
+    ]
+
     flags ++ ['-pa' | paths]
   end
 

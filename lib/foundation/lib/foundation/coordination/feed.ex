@@ -2,9 +2,10 @@ defmodule Foundation.Coordination.Feed do
   @moduledoc """
   Follows the ledger's tables on this node: tells the watchers what has changed, and keeps a copy.
 
-  The copy lies in a table that outlives this server and mnesia. From it the rows return that would be lost with mnesia's
-  memory where no other member has them; and where the server was restarted, or mnesia loaded a table anew, it shows
-  what has changed meanwhile.
+  The copy lies in a table that outlives this server and mnesia. From it the rows return that were lost with mnesia's
+  memory, if it is `whole?/0`: this server has followed from the beginning, and a transaction is copied as soon as
+  mnesia has carried it out, which it reports when it has told this server of all that was written. And where the server
+  was restarted, or mnesia loaded a table anew, the copy shows what has changed meanwhile.
 
   Watchers of the topic `{:ledger, tag}` get `{:foundation_ledger, key, :written | :deleted}` for each key `{tag, term}`;
   watchers of `:rows` get `{:foundation_row, table, key, :written | :deleted}` for each; watchers of `:head` get
@@ -42,6 +43,10 @@ defmodule Foundation.Coordination.Feed do
     end
   end
 
+  @doc "Whether the copy lacks nothing that was ever agreed with this node."
+  @spec whole?() :: boolean
+  def whole?, do: :ets.lookup(@table, :follower) == [{:follower, Process.whereis(__MODULE__)}]
+
   @doc "Tells the `Feed` of `node` which rows this node has written into, and which keys deleted from, its local table."
   @spec tell(node, [Store.row()], [term]) :: :ok
   def tell(node, rows, deleted), do: GenServer.cast({__MODULE__, node}, {:told, rows, deleted})
@@ -51,15 +56,12 @@ defmodule Foundation.Coordination.Feed do
     # mnesia links its subscribers, and is stopped and started.
     Process.flag(:trap_exit, true)
     :ok = TableKeeper.claim(@keeper, @table)
-    Enum.each(Store.tables(), &follow/1)
-    {:ok, nil}
+    {:ok, follow(%{})}
   end
 
   @impl true
-  def handle_call(:attach, _from, state) do
-    Enum.each(Store.tables(), &follow/1)
-    {:reply, :ok, state}
-  end
+  # What has been carried out has been copied when this call's turn comes; what has not, never will.
+  def handle_call(:attach, _from, state), do: {:reply, :ok, follow(state)}
 
   def handle_call(request, _from, state), do: Stray.call(request, state)
 
@@ -73,13 +75,14 @@ defmodule Foundation.Coordination.Feed do
   def handle_cast(message, state), do: Stray.message(message, state)
 
   @impl true
-  def handle_info({:mnesia_table_event, {:write, row, _tid}}, state) do
-    written(row)
-    {:noreply, state}
+  def handle_info({:mnesia_table_event, {what, row_or_key, tid}}, state)
+      when what in [:write, :delete] do
+    {:noreply, change({what, row_or_key}, tid, state)}
   end
 
-  def handle_info({:mnesia_table_event, {:delete, {table, key}, _tid}}, state) do
-    deleted(table, key)
+  def handle_info({:mnesia_activity_event, {:complete, tid}}, state) do
+    {changes, state} = Map.pop(state, tid, [])
+    changes |> Enum.reverse() |> Enum.each(&copy_change/1)
     {:noreply, state}
   end
 
@@ -92,8 +95,28 @@ defmodule Foundation.Coordination.Feed do
 
   def handle_info(message, state), do: Stray.message(message, state)
 
+  defp change(change, {:dirty, _pid}, state) do
+    copy_change(change)
+    state
+  end
+
+  defp change(change, tid, state), do: Map.update(state, tid, [change], &[change | &1])
+
+  defp copy_change({:write, row}), do: written(row)
+  defp copy_change({:delete, {table, key}}), do: deleted(table, key)
+
+  # The state is what has been told of transactions that have not been carried out: none of those of a mnesia that is gone.
+  defp follow(state) do
+    state =
+      if Store.running?() and match?({:ok, _}, :mnesia.subscribe(:activity)), do: %{}, else: state
+
+    Enum.each(Store.tables(), &follow_table/1)
+    if Store.active(Store.agreed()) != [], do: :ets.insert(@table, {:follower, self()})
+    state
+  end
+
   # Subscribed first, compared then: what changes in between is seen twice, which harms nobody.
-  defp follow(table) do
+  defp follow_table(table) do
     if Store.active(table) != [] do
       :mnesia.subscribe({:table, table, :simple})
       rows = Store.rows(table)

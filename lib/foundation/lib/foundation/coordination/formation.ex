@@ -1,51 +1,26 @@
 defmodule Foundation.Coordination.Formation do
   @moduledoc """
-  How members become one cluster, and one again: what `Foundation.Coordination.Cluster` has done in a task, in rounds.
+  How members become one cluster, and one again: what `Foundation.Coordination.Cluster.Server` has done in a task, in rounds.
 
-  A round asks the connected members how they stand, decides by `decide/3` what this node has to do, and does it, under a
-  lock of `:global` on all of them. Then the others look again. The rules:
-
-    1. Who sees a majority of active copies of which all say the same, and is not one of them, joins it. If it is one of
-       them, and they are not the composition of the latest epoch, an epoch is begun.
-    2. Without such a majority, those who are there go on from the latest head among them, provided that a majority of the
-       members has kept its memory, or that all members are there, or that none of those who are there has ever been
-       part of anything. The one with the latest head makes the table if it has none, the others join.
-    3. Else this node waits.
-
-  Two epochs have different numbers: before one begins, all of its nodes promise to begin no other up to its number.
+  A round asks the connected members how they stand, decides by `Foundation.Coordination.Plan` what this node has to do, and
+  does it, under a lock of `:global` on all of them. Then the others look again. Two epochs have different numbers: before
+  one begins, all of its nodes promise to begin no other up to its number.
 
   A node keeps a copy of what it had (`Foundation.Coordination.Feed`) until it has joined; a round that was broken off
   begins with going back to it.
   """
   alias Foundation.Call
-  alias Foundation.Coordination.{Cluster, Feed, Store, Transaction}
+  alias Foundation.Coordination.{Cluster, Feed, Plan, Store, Transaction}
 
   @marks Cluster
   @status_ms 2_000
-
-  @typedoc """
-  How a member stands.
-
-    * `:head` - of its copy of the agreed table; that of an empty one when it has none, or none any more
-    * `:table?` - whether it has a copy
-    * `:active` - the nodes that have, as it sees it
-    * `:promised` - the latest epoch of which it knows
-  """
-  @type status :: %{
-          node: node,
-          head: Store.head(),
-          table?: boolean,
-          active: [node],
-          promised: non_neg_integer
-        }
-  @type plan :: :settled | :wait | :create | :begin | {:join, [node]}
 
   @doc "Whether mnesia runs on this node under its present name, with its own table, and no round has been broken off."
   @spec sound?() :: boolean
   def sound?, do: Store.running?() and Store.active(Store.local()) != [] and mark(:kept) == nil
 
   @doc "How this node stands."
-  @spec status() :: status
+  @spec status() :: Plan.status()
   def status do
     table = Store.agreed()
 
@@ -79,7 +54,7 @@ defmodule Foundation.Coordination.Formation do
   `{:doubt, plan}` is what would be to do if the members' contradictions about each other last; with `plan` as `insist` it
   is done.
   """
-  @spec round(deadline :: integer, plan | nil) :: :done | :wait | {:doubt, plan}
+  @spec round(deadline :: integer, Plan.t() | nil) :: :done | :wait | {:doubt, Plan.t()}
   def round(deadline, insist) do
     plan = if sound?(), do: plan(insist), else: :mend
 
@@ -96,7 +71,7 @@ defmodule Foundation.Coordination.Formation do
 
     result = :global.trans({__MODULE__, self()}, fn -> locked(deadline, insist) end, nodes, 0)
 
-    if result == :done, do: Enum.each(Cluster.connected(), &Cluster.changed/1)
+    if result == :done, do: Enum.each(Cluster.connected(), &Cluster.Server.changed/1)
     if result == :aborted, do: :wait, else: result
   end
 
@@ -128,7 +103,7 @@ defmodule Foundation.Coordination.Formation do
     members = Cluster.members()
 
     if node() in members do
-      case decide(status(), statuses(), length(members)) do
+      case Plan.decide(status(), statuses(), length(members)) do
         {:doubt, ^insist} -> insist
         plan -> plan
       end
@@ -141,75 +116,40 @@ defmodule Foundation.Coordination.Formation do
     deadline = Call.deadline(@status_ms)
 
     requests =
-      for node <- Cluster.connected(), do: :gen_server.send_request({Cluster, node}, :status)
+      for node <- Cluster.connected(),
+          do: :gen_server.send_request({Cluster.Server, node}, :status)
 
     for request <- requests,
         {:reply, status} <- [:gen_server.receive_response(request, Call.left(deadline))],
         do: status
   end
 
-  @doc "What `me` has to do, given how the `others` stand and how many members there are."
-  @spec decide(status, [status], pos_integer) :: plan | {:doubt, plan}
-  def decide(me, others, members) do
-    all = [me | others]
-    majority = div(members, 2) + 1
-    group = Enum.find(all, &(length(&1.active) >= majority and agreed?(&1, all)))
+  @doc """
+  Keeps what was lost with mnesia, if it was lost: to be called as soon as that is known.
 
-    cond do
-      group == nil and may_go_on?(all, members, majority) -> go_on(me, all)
-      group == nil -> :wait
-      me.node not in group.active -> join_plan(group, all)
-      me.head.nodes == me.active -> :settled
-      true -> :begin
+  While it is kept, nothing happens to it, whatever becomes of the `Feed` until it is restored.
+  """
+  @spec keep() :: :ok
+  def keep do
+    if not Store.running?() and mark(:kept) == nil do
+      Feed.attach()
+      mark(:kept, kept())
     end
+
+    :ok
+  catch
+    # Without a Feed there is nobody to say that its copy is whole.
+    :exit, _no_feed -> :ok
   end
 
-  # All of whom it sees as active, and who have answered, see the same.
-  defp agreed?(status, all) do
-    Enum.all?(all, &(&1.node not in status.active or &1.active == status.active))
-  end
-
-  defp may_go_on?(all, members, majority) do
-    holders = Enum.count(all, &(&1.head.epoch > 0))
-    length(all) == members or holders >= majority or (holders == 0 and length(all) >= majority)
-  end
-
-  defp go_on(me, all) do
-    best = Enum.max_by(all, &rank/1)
-
-    plan =
-      cond do
-        me == best and not me.table? -> :create
-        me == best -> :wait
-        me.table? and me.active == best.active -> :wait
-        best.table? -> join_plan(best, all)
-        true -> :wait
-      end
-
-    clear? = Enum.all?(all, &agreed?(&1, all))
-    if clear? or plan in [:create, :wait], do: plan, else: {:doubt, plan}
-  end
-
-  # The latest head; then who has a table, with more copies; the node's name, as there must be one.
-  defp rank(status) do
-    {status.head.epoch, status.head.number, status.table?, length(status.active), status.node}
-  end
-
-  # To join some of them only would tear them apart.
-  defp join_plan(status, all) do
-    nodes = Enum.map(all, & &1.node)
-    target = Enum.filter(status.active, &(&1 in nodes))
-    if target == status.active, do: {:join, target}, else: :wait
-  end
-
-  # A cluster of one has lost nothing when mnesia did: it has its copy. For one of several the copy of the agreed table
-  # counts only where it was kept on purpose, as it may lack what was agreed just before.
+  # Without its copy a member of several must not go on as if it knew, as it may lack what was agreed just before.
   defp mend do
     if sound?(), do: :ok, else: restart(kept())
   end
 
   defp kept do
-    mark(:kept) || if(Cluster.members() == [node()], do: Store.tables(), else: [Store.local()])
+    whole? = Feed.whole?() or Cluster.members() == [node()]
+    mark(:kept) || if(whole?, do: Store.tables(), else: [Store.local()])
   end
 
   defp restart(tables) do
@@ -251,7 +191,7 @@ defmodule Foundation.Coordination.Formation do
   end
 
   defp promises?(node, epoch, nodes) do
-    Call.call({Cluster, node}, {:promise, epoch, nodes}, @status_ms) == true
+    Call.call({Cluster.Server, node}, {:promise, epoch, nodes}, @status_ms) == true
   end
 
   defp join(nodes, deadline) do

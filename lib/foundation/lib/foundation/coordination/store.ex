@@ -55,8 +55,20 @@ defmodule Foundation.Coordination.Store do
   @spec restart() :: :ok | {:error, term}
   def restart do
     :mnesia.stop()
+    end_rest()
     Application.put_env(:mnesia, :schema_location, :ram)
     :mnesia.start()
+  end
+
+  # Schema transactions of mnesia have processes of their own, which wait for ever when who asked for one was killed in it and
+  # mnesia was stopped then.
+  defp end_rest do
+    modules = Application.spec(:mnesia, :modules)
+
+    for pid <- Process.list(),
+        {:initial_call, {module, _function, _arity}} <- [Process.info(pid, :initial_call)],
+        module in modules,
+        do: Process.exit(pid, :kill)
   end
 
   @doc "Makes `table` on this node, with `rows` in it."
@@ -90,7 +102,9 @@ defmodule Foundation.Coordination.Store do
   end
 
   defp connect(nodes) do
-    with {:ok, _connected} <- :mnesia.change_config(:extra_db_nodes, nodes) do
+    others = List.delete(nodes, node())
+
+    with {:ok, _connected} <- :mnesia.change_config(:extra_db_nodes, others) do
       case nodes -- :mnesia.system_info(:running_db_nodes) do
         [] -> :ok
         missing -> {:error, {:not_joined, missing}}
@@ -115,8 +129,11 @@ defmodule Foundation.Coordination.Store do
   @doc "Which nodes hold an active copy of `table`, as this node sees it, sorted; none when it holds none itself."
   @spec active(table) :: [node]
   def active(table) do
-    nodes = :mnesia.table_info(table, :where_to_write)
-    if node() in nodes, do: Enum.sort(nodes), else: []
+    if :mnesia.table_info(table, :where_to_read) == node() do
+      Enum.sort(:mnesia.table_info(table, :where_to_write))
+    else
+      []
+    end
   catch
     :exit, _reason -> []
   end
@@ -124,20 +141,23 @@ defmodule Foundation.Coordination.Store do
   @doc "This node's copy of the row under `key`, as it stands."
   @spec read(table, term) :: {:ok, row} | :error
   def read(table, key) do
-    case :mnesia.dirty_read(table, key) do
+    case here(table, fn -> :mnesia.read(table, key) end) do
       [row] -> {:ok, row}
       [] -> :error
     end
-  catch
-    :exit, _reason -> :error
   end
 
   @doc "This node's copy of all rows, as they stand; none when the table is not there."
   @spec rows(table) :: [row]
   def rows(table) do
-    :mnesia.dirty_match_object(table, {table, :_, :_, :_, :_})
+    here(table, fn -> :mnesia.match_object({table, :_, :_, :_, :_}) end)
+  end
+
+  # Past mnesia's locks, and without asking another node; mnesia may be stopped at any moment.
+  defp here(table, fun) do
+    if active(table) == [], do: [], else: :mnesia.ets(fun)
   catch
-    :exit, _reason -> []
+    _exit_or_error, _reason -> []
   end
 
   @doc "What this node's copy of `table` knows of its history; `:error` when it has no copy."

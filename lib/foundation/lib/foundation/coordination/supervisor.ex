@@ -17,7 +17,7 @@ defmodule Foundation.Coordination.Supervisor do
       {Foundation.TableKeeper, name: Foundation.Coordination.TableKeeper, tables: tables()},
       Watchers,
       Feed,
-      Cluster,
+      Cluster.Server,
       Sweeper,
       Member
     ]

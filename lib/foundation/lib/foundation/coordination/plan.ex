@@ -1,0 +1,92 @@
+defmodule Foundation.Coordination.Plan do
+  @moduledoc """
+  What a member of the cluster has to do, from how it and the other members stand. The rules:
+
+    1. Who sees a majority of active copies of which all say the same, and is not one of them, joins it. If it is one of
+       them, and they are not the composition of the latest epoch, an epoch is begun.
+    2. Without such a majority, those who are there go on from the latest head among them, provided that a majority of the
+       members has kept its memory, or that all members are there, or that none of those who are there has ever been
+       part of anything. The one with the latest head makes the table if it has none, the others join it.
+    3. Else it waits.
+
+  Why nothing is lost that was agreed: that is on every node of the epoch in which it was, which are a majority. Each later
+  majority shares a node with it that has kept its memory, and goes on from a head at least as late. And of two heads the
+  later one has all that was agreed in the other's history, for an epoch begins on top of what was agreed before.
+  """
+  alias Foundation.Coordination.Store
+
+  @typedoc """
+  How a member stands.
+
+    * `:head` - of its copy of the agreed table; that of an empty one when it has none, or none any more
+    * `:table?` - whether it has a copy
+    * `:active` - the nodes that have, as it sees it
+    * `:promised` - the latest epoch of which it knows
+  """
+  @type status :: %{
+          node: node,
+          head: Store.head(),
+          table?: boolean,
+          active: [node],
+          promised: non_neg_integer
+        }
+  @type t :: :settled | :wait | :create | :begin | {:join, [node]}
+
+  @doc """
+  What `me` has to do, given how the `others` that are connected stand, and how many members there are.
+
+  `{:doubt, plan}` when what they say of each other contradicts itself: it may only be changing.
+  """
+  @spec decide(status, [status], pos_integer) :: t | {:doubt, t}
+  def decide(me, others, members) do
+    all = [me | others]
+    majority = div(members, 2) + 1
+    group = Enum.find(all, &(length(&1.active) >= majority and agreed?(&1, all)))
+
+    cond do
+      group == nil and may_go_on?(all, members, majority) -> go_on(me, all)
+      group == nil -> :wait
+      me.node not in group.active -> join_plan(group, all)
+      me.head.nodes == me.active -> :settled
+      true -> :begin
+    end
+  end
+
+  # All of whom it sees as active, and who have answered, see the same.
+  defp agreed?(status, all) do
+    Enum.all?(all, &(&1.node not in status.active or &1.active == status.active))
+  end
+
+  defp may_go_on?(all, members, majority) do
+    holders = Enum.count(all, &(&1.head.epoch > 0))
+    length(all) == members or holders >= majority or (holders == 0 and length(all) >= majority)
+  end
+
+  defp go_on(me, all) do
+    best = Enum.max_by(all, &rank/1)
+
+    plan =
+      cond do
+        me == best and not me.table? -> :create
+        me == best -> :wait
+        me.table? and me.active == best.active -> :wait
+        best.table? -> join_plan(best, all)
+        true -> :wait
+      end
+
+    clear? = Enum.all?(all, &agreed?(&1, all))
+    if clear? or plan in [:create, :wait], do: plan, else: {:doubt, plan}
+  end
+
+  # The latest head; then who has a table, with more copies; the node's name, as there must be one.
+  defp rank(status) do
+    {status.head.epoch, status.head.number, status.table?, length(status.active), status.node}
+  end
+
+  # To join some of them only would tear them apart.
+  defp join_plan(status, all) do
+    nodes = Enum.map(all, & &1.node)
+    target = Enum.filter(status.active, &(&1 in nodes))
+    if target == status.active, do: {:join, target}, else: :wait
+  end
+end

@@ -1,0 +1,139 @@
+defmodule Foundation.Test.Peer do
+  @moduledoc """
+  What `Foundation.Test.Cluster` and the tests have done on the cluster's nodes.
+  """
+  alias Foundation.Coordination.Cluster
+
+  @doc "Starts `apps`, with `env` set and Lineage attached before if it shall be; without logging."
+  @spec start([atom], [{atom, atom, term}], boolean) :: :ok
+  def start(apps, env, lineage?) do
+    if lineage?, do: {:ok, _info} = Lineage.attach()
+
+    for {app, key, value} <- [{:logger, :level, :none} | env] do
+      Application.load(app)
+      Application.put_env(app, key, value)
+    end
+
+    for app <- apps, do: {:ok, _started} = Application.ensure_all_started(app)
+    :ok
+  end
+
+  @doc "Returns when no task runs any more, those that are started meanwhile included."
+  @spec quiet() :: :ok
+  def quiet do
+    case Task.Supervisor.children(Foundation.TaskSupervisor) do
+      [] ->
+        :ok
+
+      pids ->
+        for ref <- Enum.map(pids, &Process.monitor/1) do
+          receive do
+            {:DOWN, ^ref, :process, _pid, _reason} -> :ok
+          end
+        end
+
+        quiet()
+    end
+  end
+
+  @doc "What runs under Foundation's supervisors, each by the names of those above it; without tasks."
+  @spec census() :: [[term]]
+  def census, do: Foundation.Supervisor |> children([]) |> Enum.sort()
+
+  defp children(supervisor, above) do
+    for {id, pid, type, _modules} <- Supervisor.which_children(supervisor),
+        row <- if(type == :supervisor, do: children(pid, [id | above]), else: [[id | above]]),
+        do: row
+  end
+
+  @doc "The orphans on this node, as Lineage finds them: what each runs, and their kinds."
+  @spec orphans() :: [{mfa, atom}]
+  def orphans, do: Enum.map(Lineage.orphans(), &{&1.initial_call, &1.kind})
+
+  @doc "What processes that are dead and had no link ran of `module`: its functions, each once, sorted."
+  @spec recent(module) :: [atom]
+  def recent(module) do
+    functions =
+      for %{initial_call: {^module, function, _arity}} <- Lineage.recent(10_000), do: function
+
+    functions |> Enum.uniq() |> Enum.sort()
+  end
+
+  @doc "Kills the process with this name, or any task for `:task`; whether there was one."
+  @spec kill(atom) :: boolean
+  def kill(name) do
+    case victims(name) do
+      [] -> false
+      pids -> pids |> Enum.random() |> Process.exit(:kill)
+    end
+  end
+
+  defp victims(:task) do
+    load = Process.whereis(Foundation.Test.Load)
+    Task.Supervisor.children(Foundation.TaskSupervisor) -- [load]
+  end
+
+  defp victims(name), do: List.wrap(Process.whereis(name))
+
+  @doc "Lets connections to and from `node` fail, those that will be tried."
+  @spec refuse(node) :: :ok
+  def refuse(node) do
+    true = :erlang.set_cookie(node, :"apart-#{node()}")
+    :ok
+  end
+
+  @doc "Lets connections to and from `node` succeed, if that node does, too."
+  @spec accept(node, atom) :: :ok
+  def accept(node, cookie) do
+    true = :erlang.set_cookie(node, cookie)
+    :ok
+  end
+
+  @doc "Ends the connection to `node`, and returns when this node has noticed."
+  @spec disconnect(node) :: :ok
+  def disconnect(node) do
+    :ok = :net_kernel.monitor_nodes(true)
+    :erlang.disconnect_node(node)
+
+    if node in Node.list() do
+      receive do
+        {:nodedown, ^node} -> :ok
+      end
+    end
+
+    :ok = :net_kernel.monitor_nodes(false)
+  end
+
+  @doc "Returns `:ok` when `nodes` are the composition of the majority, else what it is after `timeout`."
+  @spec await_view([node], non_neg_integer) :: :ok | term
+  def await_view(nodes, timeout), do: subscribed(&(&1 == nodes), timeout)
+
+  @doc "Returns `{:ok, nodes}`, the composition of a majority of which this node is part and `node` is not."
+  @spec await_view_without(node, non_neg_integer) :: {:ok, [node]} | term
+  def await_view_without(node, timeout) do
+    with :ok <- subscribed(&(node not in &1), timeout),
+         {:ok, {_epoch, nodes}} <- Cluster.view(),
+         do: {:ok, nodes}
+  end
+
+  defp subscribed(wanted?, timeout) do
+    :ok = Cluster.subscribe()
+    timer = Process.send_after(self(), :too_late, timeout)
+    result = wait_for_view(wanted?)
+    Process.cancel_timer(timer)
+    :ok = Cluster.unsubscribe()
+    result
+  end
+
+  defp wait_for_view(wanted?) do
+    with {:ok, {_epoch, nodes}} <- Cluster.view(), true <- wanted?.(nodes) do
+      :ok
+    else
+      other ->
+        receive do
+          {:foundation_cluster, {:view, _nodes}} -> wait_for_view(wanted?)
+          :too_late -> {other, Cluster.view(), Node.list()}
+        end
+    end
+  end
+end
