@@ -28,8 +28,8 @@ defmodule Foundation.Stray do
 
   defp name do
     case Process.info(self(), :registered_name) do
-      {:registered_name, name} -> name
-      [] -> self()
+      {:registered_name, name} when is_atom(name) -> name
+      _nameless -> self()
     end
   end
 end
