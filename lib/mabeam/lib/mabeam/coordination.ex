@@ -44,10 +44,11 @@ defmodule MABEAM.Coordination do
   """
 
   alias Foundation.Call
+  alias MABEAM.AgentRegistry
   alias MABEAM.Coordination.{Protocol, Server, Session}
 
-  @type protocol :: atom | String.t()
-  @type agent :: atom | String.t()
+  @type protocol :: AgentRegistry.label()
+  @type agent :: AgentRegistry.id()
   @type session_id :: reference
   @type result :: {:ok, term} | {:error, term}
 
@@ -84,7 +85,7 @@ defmodule MABEAM.Coordination do
   def child_spec(options), do: %{id: __MODULE__, start: {Server, :start_link, [options]}}
 
   @doc """
-  Registers a protocol.
+  Registers a protocol under a name, an atom or a string.
 
   `module` implements `MABEAM.Coordination.Protocol`. With `{module, defaults}`, a keyword list or
   a map, each coordination starts with these parameters, and those of `coordinate/4` take
@@ -97,7 +98,7 @@ defmodule MABEAM.Coordination do
   @spec register_protocol(protocol, module | {module, keyword | map}) ::
           :ok | {:error, :bad_name | :bad_protocol | :already_registered | Call.reason()}
   def register_protocol(name, module) do
-    if name?(name) do
+    if AgentRegistry.label?(name) do
       with {:ok, entry} <- Protocol.entry(module),
            do: Call.call(__MODULE__, {:register, name, entry})
     else
@@ -121,7 +122,7 @@ defmodule MABEAM.Coordination do
     with {:ok, timeout} <- check(protocol, agents, params, options) do
       session = Session.new(protocol, agents, params, timeout: timeout, caller: self())
 
-      case start(session, Call.deadline(@patience_ms)) do
+      case ask({:start, session}, session.deadline) do
         {:result, result} -> result
         {:error, :pending} -> {:error, :timeout}
         {:error, reason} -> {:error, reason}
@@ -138,7 +139,8 @@ defmodule MABEAM.Coordination do
           {:ok, session_id} | {:error, refusal}
   def coordinate_async(protocol, agents, params, options \\ []) do
     with {:ok, timeout} <- check(protocol, agents, params, options) do
-      start(Session.new(protocol, agents, params, timeout: timeout), Call.deadline(@patience_ms))
+      session = Session.new(protocol, agents, params, timeout: timeout)
+      ask({:start, session}, session.deadline)
     end
   end
 
@@ -162,7 +164,7 @@ defmodule MABEAM.Coordination do
   def get_session_results(id, timeout) do
     deadline = Call.deadline(timeout)
 
-    case Call.call(__MODULE__, {:await, id, deadline}, wait(deadline)) do
+    case ask({:await, id, deadline}, deadline) do
       {:result, result} -> result
       {:error, :timeout} -> {:error, :pending}
       {:error, reason} -> {:error, reason}
@@ -172,7 +174,9 @@ defmodule MABEAM.Coordination do
   @doc "Ends an active session of this node. When this returns nothing of it runs any more."
   @spec cancel_session(session_id) ::
           :ok | {:error, :unknown_session | :already_ended | :bad_session | Call.reason()}
-  def cancel_session(id) when is_reference(id), do: Call.call(__MODULE__, {:cancel, id})
+  def cancel_session(id) when is_reference(id),
+    do: ask({:cancel, id}, Call.deadline(@timeout_ms))
+
   def cancel_session(_id), do: {:error, :bad_session}
 
   @doc "The active sessions of this node."
@@ -194,20 +198,27 @@ defmodule MABEAM.Coordination do
   @doc false
   def max_sessions, do: Application.get_env(:mabeam, :max_sessions, 1_000)
 
-  # The server may be killed at any time: a session has its id from its caller, so that to ask
-  # again is harmless.
-  defp start(session, patience) do
-    case Call.call(__MODULE__, {:start, session}, wait(session.deadline)) do
-      {:error, :unavailable} ->
-        if min(Call.left(patience), Call.left(session.deadline)) > 0 do
-          Process.sleep(@pause_ms)
-          start(session, patience)
-        else
-          {:error, :unavailable}
-        end
+  # The server may be killed at any time. What is asked so may be asked twice: a session has its
+  # id from its caller.
+  defp ask(request, deadline), do: ask(request, deadline, Call.deadline(@patience_ms))
 
-      answer ->
-        answer
+  defp ask(request, deadline, patience) do
+    asked = Call.deadline(0)
+
+    with {:error, :unavailable} <- Call.call(__MODULE__, request, wait(deadline)) do
+      # A server that died over the request was there until now.
+      there? = Call.deadline(0) - asked > @pause_ms
+      patience = if there?, do: Call.deadline(@patience_ms), else: patience
+      again(request, deadline, patience)
+    end
+  end
+
+  defp again(request, deadline, patience) do
+    if min(Call.left(deadline), Call.left(patience)) > 0 do
+      Process.sleep(@pause_ms)
+      ask(request, deadline, patience)
+    else
+      {:error, :unavailable}
     end
   end
 
@@ -215,7 +226,7 @@ defmodule MABEAM.Coordination do
 
   defp check(protocol, agents, params, options) do
     cond do
-      not name?(protocol) -> {:error, :bad_protocol}
+      not AgentRegistry.label?(protocol) -> {:error, :bad_protocol}
       not agents?(agents) -> {:error, :bad_agents}
       not is_map(params) or is_struct(params) -> {:error, :bad_params}
       not Keyword.keyword?(options) -> {:error, :bad_options}
@@ -229,10 +240,9 @@ defmodule MABEAM.Coordination do
 
   defp timeout(_other), do: {:error, :bad_timeout}
 
-  defp name?(name), do: is_atom(name) or is_binary(name)
-
   defp agents?([_ | _] = agents) do
-    not List.improper?(agents) and Enum.all?(agents, &name?/1) and Enum.uniq(agents) == agents
+    not List.improper?(agents) and Enum.all?(agents, &AgentRegistry.label?/1) and
+      Enum.uniq(agents) == agents
   end
 
   defp agents?(_other), do: false

@@ -14,9 +14,10 @@ defmodule MABEAM.CoordinationSupervisor do
   def start_link(_options), do: DynamicSupervisor.start_link(__MODULE__, [], name: __MODULE__)
 
   @doc """
-  Starts a worker that runs `protocol`, a module, with `params`, a session.
+  Starts a worker for `protocol`, a module, with `params`, a session.
 
-  Returns before the protocol runs. `{:error, :unavailable}` when the supervisor is not there.
+  It runs the protocol when `MABEAM.CoordinationWorker.run/1` tells it to.
+  `{:error, :unavailable}` when the supervisor is not there.
   """
   @spec start_coordination_process(module, Session.t()) ::
           {:ok, pid} | {:error, :bad_protocol | :bad_session | :unavailable}

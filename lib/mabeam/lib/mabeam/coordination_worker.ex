@@ -2,7 +2,8 @@ defmodule MABEAM.CoordinationWorker do
   @moduledoc """
   Runs one attempt of a coordination, and hands its result to `MABEAM.Coordination`.
 
-  The protocol runs in this process, in `c:GenServer.handle_continue/2`: so it crashes with the
+  It begins when it is told to, by `run/1`: the server has written down and monitors it then. The
+  protocol runs in this process, in `c:GenServer.handle_cast/2`: so it crashes with the
   protocol, and needs no second process that could outlive it. It does not trap exits, and is
   killed when it is to end: there is nothing to tidy up, as all that a protocol starts is linked
   to it.
@@ -19,11 +20,15 @@ defmodule MABEAM.CoordinationWorker do
   @spec start_link(protocol: module, params: Session.t()) :: GenServer.on_start()
   def start_link(options), do: GenServer.start_link(__MODULE__, options)
 
-  @impl true
-  def init(protocol: protocol, params: session), do: {:ok, {protocol, session}, {:continue, :run}}
+  @doc "Lets a worker begin; to tell it again changes nothing."
+  @spec run(pid) :: :ok
+  def run(worker), do: GenServer.cast(worker, :run)
 
   @impl true
-  def handle_continue(:run, {protocol, session} = state) do
+  def init(protocol: protocol, params: session), do: {:ok, {protocol, session}}
+
+  @impl true
+  def handle_cast(:run, {protocol, session} = state) do
     hand_in(session, run(protocol, session))
     {:stop, :normal, state}
   end

@@ -8,11 +8,10 @@ defmodule MABEAM.Coordination.Lifecycle do
 
   alias Foundation.Coordination.Cluster
   alias MABEAM.Coordination.{Ledgers, Metrics, Session, Store, Waiters}
-  alias MABEAM.CoordinationSupervisor
+  alias MABEAM.{CoordinationSupervisor, CoordinationWorker}
 
-  # Before a crashed attempt is followed by the next: time for a supervisor that died with it to
-  # be back.
-  @retry_pause_ms 10
+  # Before the next attempt: time for a supervisor that was killed to be back.
+  @pause_ms 10
 
   defstruct live: %{},
             watched: %{},
@@ -59,7 +58,7 @@ defmodule MABEAM.Coordination.Lifecycle do
 
   defp resume(session, state) do
     state = watch(state, session)
-    if session.worker, do: monitor(state, :worker, session), else: attempt(state, session)
+    if session.worker, do: let_run(state, session), else: attempt(state, session)
   end
 
   @doc "A new session begins."
@@ -77,11 +76,26 @@ defmodule MABEAM.Coordination.Lifecycle do
         session = Session.running(session, worker)
         Store.put(session)
         Metrics.started(session)
-        monitor(state, :worker, session)
+        let_run(state, session)
 
-      {:error, reason} ->
-        crashed(state, session, reason)
+      # Nothing has run: that was no attempt.
+      {:error, :unavailable} ->
+        attempt_later(state, session)
     end
+  end
+
+  defp attempt_later(state, session) do
+    :erlang.start_timer(@pause_ms, self(), {:attempt, session.id})
+    state
+  end
+
+  # Monitored first: no reason of a crash is missed.
+  defp let_run(state, %{supervised?: false}), do: state
+
+  defp let_run(state, session) do
+    state = monitor(state, :worker, session)
+    CoordinationWorker.run(session.worker)
+    state
   end
 
   defp start_worker(session) do
@@ -92,15 +106,14 @@ defmodule MABEAM.Coordination.Lifecycle do
     end
   end
 
-  @doc "The worker of an active session has died, or could not be started."
+  @doc "The worker of an active session has died."
   @spec crashed(t, Session.t(), reason :: term) :: t
   def crashed(state, session, reason) do
     if Session.retry?(session) do
       Metrics.failed(session, reason, true)
       session = Session.again(session)
       Store.put(session, [:retried])
-      :erlang.start_timer(@retry_pause_ms, self(), {:retry, session.id})
-      forget_worker(state, session.id)
+      state |> forget_worker(session.id) |> attempt_later(session)
     else
       Metrics.failed(session, reason, false)
       decide(state, session, {:error, {:crashed, reason}}, :crashed)
@@ -157,7 +170,7 @@ defmodule MABEAM.Coordination.Lifecycle do
     max = MABEAM.Coordination.max_sessions()
 
     if :queue.len(ended) > max do
-      {oldest, left} = :queue.split(div(max, 10) + 1, ended)
+      {oldest, left} = :queue.split(:queue.len(ended) - max + div(max, 10), ended)
       drop(%{state | ended: left}, :queue.to_list(oldest))
     else
       %{state | ended: ended}
@@ -184,8 +197,6 @@ defmodule MABEAM.Coordination.Lifecycle do
     state = %{state | live: Map.put(state.live, session.id, %{timer: timer})}
     if session.caller, do: monitor(state, :caller, session), else: state
   end
-
-  defp monitor(state, _role, %{supervised?: false}), do: state
 
   defp monitor(state, role, session) do
     ref = Process.monitor(Map.fetch!(session, role))

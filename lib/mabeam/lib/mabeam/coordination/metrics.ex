@@ -63,7 +63,7 @@ defmodule MABEAM.Coordination.Metrics do
     :ok
   end
 
-  # Without a beginning when the attempt's worker could not be started.
+  # Between two attempts.
   defp duration(%{began: nil}), do: %{duration: 0}
   defp duration(session), do: %{duration: System.monotonic_time() - session.began}
 

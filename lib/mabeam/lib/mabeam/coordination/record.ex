@@ -12,11 +12,12 @@ defmodule MABEAM.Coordination.Record do
   that did not.
   """
 
+  alias Foundation.{Call, Supervision}
   alias Foundation.Coordination.{Cluster, Ledger}
-  alias Foundation.Supervision
   alias MABEAM.Coordination.Session
 
   @tag :mabeam_session
+  @pause_ms 10
 
   @type t :: %{
           id: MABEAM.Coordination.session_id(),
@@ -30,7 +31,7 @@ defmodule MABEAM.Coordination.Record do
           status: :active | {:ended, MABEAM.Coordination.result()}
         }
 
-  @type refusal :: :no_quorum | :timeout | {:aborted, term}
+  @type refusal :: Ledger.reason()
 
   @doc "The tag of the records' keys in the ledger."
   @spec tag() :: atom
@@ -178,7 +179,24 @@ defmodule MABEAM.Coordination.Record do
     :ok
   end
 
-  defp transaction(timeout, fun) do
-    with {:ok, result} <- Ledger.transaction(fun, timeout), do: result
+  defp transaction(timeout, fun), do: attempt(Call.deadline(timeout), fun)
+
+  # Unavailable: nothing was written, as Foundation's processes are just being restarted.
+  defp attempt(deadline, fun) do
+    case Ledger.transaction(fun, Call.left(deadline)) do
+      {:ok, result} ->
+        result
+
+      {:error, :unavailable} ->
+        if Call.left(deadline) > 0 do
+          Process.sleep(@pause_ms)
+          attempt(deadline, fun)
+        else
+          {:error, :unavailable}
+        end
+
+      {:error, reason} ->
+        {:error, reason}
+    end
   end
 end

@@ -24,6 +24,9 @@ defmodule MABEAM.Coordination.Server do
   @spec start_link(term) :: GenServer.on_start()
   def start_link(_options), do: GenServer.start_link(__MODULE__, [], name: Coordination)
 
+  # Before it asks once more for a subscription.
+  @again_ms 1_000
+
   @impl true
   def init([]) do
     Store.claim()
@@ -33,9 +36,18 @@ defmodule MABEAM.Coordination.Server do
       Store.add_protocol(name, entry)
     end
 
-    Cluster.subscribe()
-    Ledger.subscribe(Record.tag())
+    subscribe()
     {:ok, %Lifecycle{} |> Lifecycle.recover() |> Ledgers.take()}
+  end
+
+  # Foundation keeps subscriptions over its own restarts; only while it is being restarted it does
+  # not take any.
+  defp subscribe do
+    with :ok <- Cluster.subscribe(), :ok <- Ledger.subscribe(Record.tag()) do
+      :ok
+    else
+      _unavailable -> :erlang.start_timer(@again_ms, self(), :subscribe)
+    end
   end
 
   @impl true
@@ -119,16 +131,18 @@ defmodule MABEAM.Coordination.Server do
   def handle_info({:timeout, _timer, {:deadline, id}}, state),
     do: {:noreply, if_active(state, id, &Lifecycle.timed_out(state, &1))}
 
-  def handle_info({:timeout, _timer, {:retry, id}}, state) do
-    retry = fn session ->
-      if session.worker, do: state, else: Lifecycle.attempt(state, session)
-    end
-
-    {:noreply, if_active(state, id, retry)}
+  def handle_info({:timeout, _timer, {:attempt, id}}, state) do
+    {:noreply, if_active(state, id, &attempt(state, &1))}
   end
 
   def handle_info({:timeout, _timer, {:waiter, id, from}}, state),
     do: {:noreply, %{state | waiters: Waiters.expired(state.waiters, id, from)}}
+
+  # What happened without a subscription is seen by comparing.
+  def handle_info({:timeout, _timer, :subscribe}, state) do
+    subscribe()
+    {:noreply, Ledgers.take(state)}
+  end
 
   def handle_info({:timeout, _timer, :take}, state),
     do: {:noreply, Ledgers.take(%{state | later: nil})}
@@ -195,6 +209,10 @@ defmodule MABEAM.Coordination.Server do
       _ended -> state
     end
   end
+
+  # A worker: the timer is of an earlier run of the session, which has ended and was taken back.
+  defp attempt(state, session),
+    do: if(session.worker, do: state, else: Lifecycle.attempt(state, session))
 
   defp down(state, session, :caller, _reason), do: Lifecycle.cancel(state, session)
 

@@ -1,0 +1,52 @@
+defmodule MABEAM.Test.Puppet do
+  @moduledoc """
+  A coordination protocol that does what its test tells it to.
+
+  It sends the process `params.test` the message `{:running, worker, context}`, and waits for what
+  to do: `{:return, value}`, `{:raise, message}`, `{:throw, value}`, `{:exit, reason}`, or
+  `{:ask, step, timeout}`, which asks the agents and returns their answers.
+  """
+  @behaviour MABEAM.Coordination.Protocol
+
+  alias MABEAM.Coordination
+  alias MABEAM.Coordination.Context
+
+  @impl true
+  def run(agents, %{test: test}, context) do
+    send(test, {:running, self(), context})
+    obey(agents, context)
+  end
+
+  defp obey(agents, context) do
+    receive do
+      {:return, value} -> value
+      {:raise, message} -> raise message
+      {:throw, value} -> throw(value)
+      {:exit, reason} -> exit(reason)
+      {:ask, step, timeout} -> {:ok, Context.ask_all(context, agents, step, %{}, timeout)}
+    end
+  end
+
+  defmodule Retried do
+    @moduledoc "The same, run again twice."
+    @behaviour MABEAM.Coordination.Protocol
+
+    @impl true
+    def retries, do: 2
+
+    @impl true
+    def on_node_down, do: :restart
+
+    @impl true
+    defdelegate run(agents, params, context), to: MABEAM.Test.Puppet
+  end
+
+  @doc "The name under which `module` is registered as a protocol."
+  @spec registered!(module) :: String.t()
+  def registered!(module \\ __MODULE__) do
+    name = inspect(module)
+    answer = Coordination.register_protocol(name, module)
+    true = answer in [:ok, {:error, :already_registered}]
+    name
+  end
+end
