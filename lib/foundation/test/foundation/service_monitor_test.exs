@@ -18,11 +18,13 @@ defmodule Foundation.ServiceMonitorTest do
   end
 
   test "what was restarted while the monitor was away is noticed, and counts go on" do
+    Test.Signals.listen([:foundation, :service, :restarted])
     {:ok, %{ConfigServer => before}} = ServiceMonitor.restarts()
     :ok = Supervisor.terminate_child(Foundation.Monitoring, ServiceMonitor)
     :ok = Supervisor.terminate_child(Foundation.Supervisor, ConfigServer)
     {:ok, _pid} = Supervisor.restart_child(Foundation.Supervisor, ConfigServer)
     {:ok, _pid} = Supervisor.restart_child(Foundation.Monitoring, ServiceMonitor)
+    assert_receive {:telemetry, _, _, %{service: ConfigServer}}, 5_000
     assert {:ok, %{ConfigServer => restarts}} = ServiceMonitor.restarts()
     assert restarts == before + 1
   end
