@@ -50,7 +50,8 @@ defmodule Foundation.LegacyTest do
     Test.Signals.switch(:phase_1, false)
     {:ok, pid} = Processes.isolate_memory_intensive_work(&wait/0)
     on_exit(fn -> Process.exit(pid, :kill) end)
-    assert Census.orphans([Legacy.Processes]) == [{{Legacy.Processes, :work, 2}, :detached}]
+    # What a task runs, releases of Elixir tell in different ways: it is found by its pid.
+    assert [%{kind: :detached}] = Enum.filter(Lineage.orphans(), &(&1.pid == pid))
     Test.Signals.kill(pid)
     refute_received {:work_error, _reason}
     {:ok, _pid} = Processes.isolate_memory_intensive_work(fn -> 1 end)
