@@ -93,10 +93,13 @@ defmodule Lineage.ReferenceNodeTest do
     end
   end
 
-  # Without the loops, and without the placeholders of earlier rows, whose callers are gone.
-  defp new(%{orphans: orphans}) do
+  # Without the loops, which stand there all the time.
+  defp new(%{orphans: orphans}), do: no_leftovers(orphans -- @loops)
+
+  # Without the placeholders of earlier rows, whose callers are gone.
+  defp no_leftovers(orphans) do
     {function, :detached} = @placeholder
-    Enum.reject(orphans -- @loops, &(&1 == {function, :abandoned}))
+    Enum.reject(orphans, &(&1 == {function, :abandoned}))
   end
 
   describe "under supervision" do
@@ -105,7 +108,7 @@ defmodule Lineage.ReferenceNodeTest do
 
       assert row(cluster, :monitoring) == %{
                orphans: [],
-               held: List.duplicate({:supervised, [Foundation.Monitoring]}, 2)
+               held: [{:supervised, [Foundation.Monitoring]}]
              }
 
       for name <- [Foundation.HealthMonitor, Foundation.ServiceMonitor] do
@@ -146,6 +149,46 @@ defmodule Lineage.ReferenceNodeTest do
           ] do
         assert recent(cluster, node, module) == []
       end
+    end
+  end
+
+  describe "a phase that is switched off" do
+    # What stands loose while a row is under way, as the modules of the audited code, by the phase that is off.
+    @loose [
+      monitoring: %{phase_1: [Foundation.Legacy.Monitoring]},
+      coordination: %{phase_1: [MABEAM.Legacy.Coordination], phase_2: [MABEAM.Legacy.Agent]},
+      memory: %{phase_1: [:it]},
+      comms: %{phase_2: [MABEAM.Legacy.Agent, MABEAM.Legacy.Comms]},
+      agents: %{phase_2: [MABEAM.Legacy.Agent]},
+      primitives: %{},
+      # The last: what it makes lives for 30 seconds.
+      load_balancer: %{phase_3: [MABEAM.Legacy.LoadBalancer]}
+    ]
+
+    test "brings back what it is for, and no more; and all is well again when it is on" do
+      %{members: [node | _]} = cluster = start(true)
+
+      for phase <- @phases do
+        assert Cluster.call(cluster, node, Foundation.Supervision, :switch, [phase, false]) == :ok
+
+        for {row, by_phase} <- @loose do
+          observed = cluster |> row(row) |> observed()
+          orphans = if row == :monitoring, do: no_leftovers(observed.orphans), else: new(observed)
+          assert {phase, row, modules(orphans)} == {phase, row, Map.get(by_phase, phase, [])}
+        end
+
+        assert Cluster.call(cluster, node, Foundation.Supervision, :switch, [phase, true]) == :ok
+        assert row(cluster, :observe).orphans == []
+      end
+    end
+
+    defp observed({_registered, %{orphans: _} = stopped}), do: stopped
+    defp observed({observed, _result}), do: observed
+    defp observed(observed), do: observed
+
+    defp modules(orphans) do
+      modules = for {what, _kind} <- orphans, do: if(what == :it, do: :it, else: elem(what, 0))
+      modules |> Enum.uniq() |> Enum.sort()
     end
   end
 end

@@ -222,7 +222,8 @@ done
 echo
 echo "Stages: $*; $((SECONDS / 60)) min $((SECONDS % 60)) s."
 echo "Long checks, as a part of make soak: storms $storm of 1000000 births a worker," \
-    "$cycles of 1000 attach/detach cycles; benchmarks for the form of their output only."
+    "$cycles of 1000 attach/detach cycles; 300 of 10000 kills and 2 of 20 partitions of the reference node;" \
+    "benchmarks for the form of their output only."
 printf '%s\n' "${closing[@]}"
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]

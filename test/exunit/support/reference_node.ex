@@ -41,18 +41,20 @@ defmodule Lineage.ReferenceNode do
   @typedoc "An orphan: what it runs and its kind; `:it` for one that was asked about by its pid."
   @type found :: {mfa | :it, Lineage.kind()}
 
-  @doc "The orphans of this node, and how `pids` are held."
+  @doc "The orphans of this node, and the different ways in which `pids` are held: the verdict, and by which supervisors."
   @spec observe([pid]) :: %{orphans: [found], held: [{atom, [atom]}]}
   def observe(pids \\ []) do
     orphans =
       for o <- Lineage.orphans(), do: {if(o.pid in pids, do: :it, else: o.initial_call), o.kind}
 
-    %{orphans: Enum.sort(orphans), held: for(pid <- pids, do: held(pid))}
+    %{orphans: Enum.sort(orphans), held: Enum.uniq(Enum.flat_map(pids, &held/1))}
   end
 
+  # Nothing of one that has ended meanwhile: of an earlier row.
   defp held(pid) do
-    why = Lineage.why(pid)
-    {why.verdict, for(%{how: :child, name: name} <- why.stopped_by, do: name)}
+    with %{verdict: verdict, stopped_by: stoppers} <- Lineage.why(pid),
+         do: [{verdict, for(%{how: :child, name: name} <- stoppers, do: name)}],
+         else: ({:error, _sentence} -> [])
   end
 
   @doc "What has died on this node without a link and ran a function of `module`; each function once."
