@@ -46,7 +46,7 @@ defmodule Demo do
     say(String.trim(@work))
     work = start_work()
 
-    show("Who would stop nobody: Lineage.orphans()", Lineage.orphans())
+    show("Whom nobody would stop: Lineage.orphans()", Lineage.orphans())
 
     if enabled? do
       show("The forest: Lineage.tree(:mabeam)", Lineage.tree(:mabeam))
