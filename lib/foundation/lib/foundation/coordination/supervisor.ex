@@ -8,13 +8,18 @@ defmodule Foundation.Coordination.Supervisor do
 
   alias Foundation.Coordination.{Cluster, Feed, Member, Sweeper, Watchers}
 
+  @keeper Foundation.Coordination.TableKeeper
+
   @spec start_link(keyword) :: Supervisor.on_start()
   def start_link(_options), do: Supervisor.start_link(__MODULE__, [], name: __MODULE__)
 
   @impl true
   def init([]) do
+    # Those of a supervisor that was killed may not have heard of it yet, and still have their names.
+    :ok = Foundation.Termination.await([@keeper, Watchers, Feed, Cluster.Server, Sweeper, Member])
+
     children = [
-      {Foundation.TableKeeper, name: Foundation.Coordination.TableKeeper, tables: tables()},
+      {Foundation.TableKeeper, name: @keeper, tables: tables()},
       Watchers,
       Feed,
       Cluster.Server,
