@@ -11,6 +11,19 @@ defmodule Foundation.Test.Census do
     :ok
   end
 
+  @doc "Has the tests fail as a whole when one of them has left an orphan behind, of whatever application."
+  @spec watch_suite() :: :ok
+  def watch_suite do
+    ExUnit.after_suite(fn _results ->
+      {:ok, _info} = Lineage.attach()
+
+      with [_ | _] = orphans <- Lineage.orphans() do
+        Lineage.print(orphans)
+        raise "the tests have left #{length(orphans)} processes behind that nobody would stop"
+      end
+    end)
+  end
+
   @doc "The orphans that run functions of `modules`, each with its kind, sorted."
   @spec orphans([module]) :: [{mfa, Lineage.kind()}]
   def orphans(modules) do
