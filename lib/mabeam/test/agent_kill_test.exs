@@ -192,6 +192,57 @@ defmodule MABEAM.AgentKillTest do
     well(id)
   end
 
+  test "the registry and the keeper of its table at once: what runs is known again", context do
+    %{id: id, parts: parts} = context
+    {:ok, info} = Agent.info(id)
+    not_running = Servant.register!()
+    lose_table()
+    assert GenServer.call(Reviver, :ping) == :pong
+    assert Agent.info(id) == {:ok, info}
+    assert parts(id) == parts
+    well(id)
+    # That one there was only in the table.
+    assert Agent.info(not_running) == {:error, :unknown_agent}
+    Signals.kill(parts.cell)
+    await(:ready, id)
+    well(id)
+  end
+
+  test "the registry and the keeper at once: an agent whose name is taken before ends", context do
+    %{id: id, pid: pid} = context
+    ref = Process.monitor(pid)
+    :ok = :sys.suspend(Reviver)
+    lose_table()
+    assert Agent.register(id, Servant, config: %{test: self()}) == :ok
+    :ok = :sys.resume(Reviver)
+    assert_receive {:DOWN, ^ref, :process, ^pid, :shutdown}, 5_000
+    assert Agent.status(id) == {:ok, :registered}
+  end
+
+  # The registry does not hear of its new keeper before it dies, too.
+  defp lose_table do
+    :ok = :sys.suspend(AgentRegistry)
+    Tree.kill!(MABEAM.TableKeeper)
+    Tree.kill!(AgentRegistry)
+  end
+
+  test "the task that stops an agent, before it has: the agent runs again", context do
+    %{id: id, pid: pid} = context
+    assert Comms.request(id, :trap_exits) == {:ok, :ok}
+    request = in_task(fn -> Comms.request(id, {:hold, 1}) end)
+    assert_receive {:holding, ^pid, 1}, 5_000
+    stop = in_task(fn -> Agent.stop(id) end)
+    # The cell has taken down the gate, and waits for the agent.
+    assert Task.await(request) == {:error, {:agent_down, :shutdown}}
+    assert Agent.status(id) == {:ok, :stopping}
+    assert Agent.start(id) == {:error, :stopping}
+    Tree.kill!(MABEAM.TaskSupervisor)
+    assert Task.await(stop) == {:error, :unavailable}
+    send(pid, {:release, 1, :done})
+    await(:ready, id)
+    well(id)
+  end
+
   test "the supervisor of tasks, while an agent starts" do
     id = Servant.register!(config: %{init: :hold})
     start = in_task(fn -> Agent.start(id) end)

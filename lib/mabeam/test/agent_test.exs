@@ -106,6 +106,16 @@ defmodule MABEAM.AgentTest do
     assert Agent.status(id) == {:ok, :stopped}
   end
 
+  test "an agent that does not heed its stop is killed" do
+    {id, pid} = Servant.start!()
+    Comms.request(id, :trap_exits)
+    {:ok, _reference} = Comms.send_async_request(id, {:hold, 1})
+    assert_receive {:holding, ^pid, 1}, 5_000
+    assert Agent.stop(id) == :ok
+    refute Process.alive?(pid)
+    assert Agent.status(id) == {:ok, :stopped}
+  end
+
   test "a crash is answered, counted, reported, and recovered from" do
     Signals.listen([:mabeam, :agent, :crashed])
     {id, pid} = Servant.start!()

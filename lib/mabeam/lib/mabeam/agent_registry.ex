@@ -137,6 +137,10 @@ defmodule MABEAM.AgentRegistry do
   end
 
   @doc false
+  @spec cell(id) :: {:ok, pid | nil} | {:error, :unknown_agent | :unavailable}
+  def cell(id), do: field(id, position(:cell))
+
+  @doc false
   @spec to_revive() :: [id]
   def to_revive do
     :ets.select(@table, [{row(_: :_, id: :"$1", status: :restarting, cell: nil), [], [:"$1"]}])
@@ -151,10 +155,12 @@ defmodule MABEAM.AgentRegistry do
   def running(id, cell), do: insist({:running, id, cell, self()})
 
   @doc false
-  @spec open(id, cell :: pid) ::
-          {:ok, %{agent: pid | nil, module: module, counters: Metrics.counters()}}
-          | {:error, term}
+  @spec open(id, cell :: pid) :: {:ok, row :: tuple} | {:error, term}
   def open(id, cell), do: insist({:open, id, cell, self()})
+
+  @doc false
+  @spec adopt(row :: tuple) :: :ok | {:error, term}
+  def adopt(row), do: insist({:adopt, row})
 
   @doc false
   @spec stopping(id) ::

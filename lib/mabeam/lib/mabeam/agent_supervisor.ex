@@ -54,26 +54,38 @@ defmodule MABEAM.AgentSupervisor do
   end
 
   @doc false
+  @spec cells() :: [pid]
+  def cells do
+    for {_id, cell, _type, _modules} <- DynamicSupervisor.which_children(__MODULE__),
+        is_pid(cell),
+        do: cell
+  catch
+    :exit, _reason -> []
+  end
+
+  @doc false
   @spec run_start(AgentRegistry.id()) :: {:ok, pid} | {:error, term}
   def run_start(id) do
-    with {:ok, status} when status not in [:running, :restarting] <- AgentRegistry.status(id),
-         {:ok, _cell} <- start_cell(id, :start) do
-      AgentRegistry.lookup(id)
-    else
+    case AgentRegistry.status(id) do
+      {:ok, status} when status in [:running, :restarting] ->
+        {:error, :already_running}
+
       {:ok, _status} ->
-        {:error, :already_running}
+        case start_cell(id, :start) do
+          :ignore -> refused(id)
+          result -> started(result, id)
+        end
 
-      :ignore ->
-        {:error, :already_running}
+      error ->
+        error
+    end
+  end
 
-      {:error, {:shutdown, {:failed_to_start_child, :agent, reason}}} ->
-        {:error, {:init_failed, reason}}
-
-      {:error, {:shutdown, :unavailable}} ->
-        {:error, :unavailable}
-
-      {:error, reason} ->
-        {:error, reason}
+  defp refused(id) do
+    case AgentRegistry.status(id) do
+      {:ok, status} when status in [:running, :restarting] -> {:error, :already_running}
+      {:ok, _status} -> {:error, :stopping}
+      error -> error
     end
   end
 
@@ -87,14 +99,46 @@ defmodule MABEAM.AgentSupervisor do
     end
   end
 
+  # What is wanted and has ended is started again by whoever comes first: this function, or the
+  # reviver, should this one be killed.
   @doc false
   @spec run_restart(AgentRegistry.id()) :: {:ok, pid} | {:error, term}
-  def run_restart(id), do: with(:ok <- run_stop(id), do: run_start(id))
+  def run_restart(id) do
+    with {:ok, cell} when cell != nil <- AgentRegistry.cell(id),
+         :ok <- stop_cell(cell) do
+      started(start_cell(id, :revive), id)
+    else
+      {:ok, nil} -> {:error, :not_running}
+      error -> error
+    end
+  end
+
+  # A cell that is not needed was started by somebody else, and is ready: cells start one by one.
+  defp started(result, id) do
+    case result do
+      {:ok, _cell} ->
+        AgentRegistry.lookup(id)
+
+      :ignore ->
+        AgentRegistry.lookup(id)
+
+      {:error, {:shutdown, {:failed_to_start_child, :agent, reason}}} ->
+        {:error, {:init_failed, reason}}
+
+      {:error, {:shutdown, :unavailable}} ->
+        {:error, :unavailable}
+
+      {:error, reason} ->
+        {:error, reason}
+    end
+  end
 
   # Not by `DynamicSupervisor.terminate_child/2`: the agent may take its time, and all others
   # would wait for it. Nor by `Supervisor.stop/3`, which leaves the waiting to a process that
   # nobody supervises.
-  defp stop_cell(cell) do
+  @doc false
+  @spec stop_cell(pid) :: :ok | {:error, :timeout}
+  def stop_cell(cell) do
     :sys.terminate(cell, :shutdown, @timeout)
     await_end(cell)
   catch

@@ -10,6 +10,8 @@ defmodule MABEAM.Agent.Cell do
   """
   use Supervisor, restart: :temporary
 
+  import MABEAM.AgentRegistry.Row, only: [row: 2]
+
   alias MABEAM.Agent.{Gate, Server}
   alias MABEAM.AgentRegistry
 
@@ -25,6 +27,23 @@ defmodule MABEAM.Agent.Cell do
   """
   @spec start_link({AgentRegistry.id(), :start | :revive}) :: Supervisor.on_start()
   def start_link({id, mode}), do: Supervisor.start_link(__MODULE__, {id, mode})
+
+  @doc """
+  The agent's row, as its gate has it, with the processes of this cell; `:error` when they are being
+  restarted just then.
+  """
+  @spec registration(pid) :: {:ok, tuple} | :error
+  def registration(cell) do
+    with {:gate, gate, _type, _modules} when is_pid(gate) <-
+           List.keyfind(Supervisor.which_children(cell), :gate, 0),
+         row when elem(row, 0) == :row <- Gate.registration(gate) do
+      {:ok, row(row, cell: cell)}
+    else
+      _none -> :error
+    end
+  catch
+    :exit, _reason -> :error
+  end
 
   @impl true
   def init({id, mode}) do

@@ -18,6 +18,8 @@ defmodule MABEAM.Agent.Gate do
   """
   use GenServer
 
+  import MABEAM.AgentRegistry.Row
+
   alias Foundation.{Call, Stray, Telemetry}
   alias MABEAM.Agent.Server
   alias MABEAM.AgentRegistry
@@ -26,7 +28,9 @@ defmodule MABEAM.Agent.Gate do
   @max_in_flight 100
 
   # at: the item that the agent is at, or nil; queue: the items that wait, `waiting` of them
+  # row: as the agent is registered, for a registry that has lost it
   defstruct [
+    :row,
     :id,
     :module,
     :counters,
@@ -70,6 +74,10 @@ defmodule MABEAM.Agent.Gate do
   def event(gate, event), do: :gen_server.send_request(gate, {:event, event})
 
   @doc false
+  @spec registration(pid) :: tuple | {:error, Call.reason()}
+  def registration(gate), do: Call.call(gate, :row)
+
+  @doc false
   @spec agent_up(pid, pid) :: :ok
   def agent_up(gate, agent), do: GenServer.cast(gate, {:agent_up, agent})
 
@@ -82,9 +90,10 @@ defmodule MABEAM.Agent.Gate do
     Process.flag(:trap_exit, true)
 
     case AgentRegistry.open(id, cell) do
-      {:ok, %{agent: agent, module: module, counters: counters}} ->
+      {:ok, row} ->
+        row(pid: agent, module: module, counters: counters) = row
         max = Application.get_env(:mabeam, :max_in_flight, @max_in_flight)
-        gate = %__MODULE__{id: id, module: module, counters: counters, max: max}
+        gate = %__MODULE__{row: row, id: id, module: module, counters: counters, max: max}
         drop(gate, Metrics.get(counters, :unheard))
         {:ok, count(if(agent, do: attach(gate, agent), else: gate))}
 
@@ -129,6 +138,11 @@ defmodule MABEAM.Agent.Gate do
         Metrics.add(gate.counters, :dropped, 1)
         {:reply, {:error, reason}, gate}
     end
+  end
+
+  def handle_call(:row, _from, gate) do
+    status = if gate.agent, do: :running, else: :restarting
+    {:reply, row(gate.row, gate: self(), pid: gate.agent, status: status, wanted: true), gate}
   end
 
   def handle_call(request, _from, gate), do: Stray.call(request, gate)

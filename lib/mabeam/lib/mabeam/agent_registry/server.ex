@@ -1,14 +1,12 @@
 defmodule MABEAM.AgentRegistry.Server do
   @moduledoc """
-  Writes the agents' table, and watches the three processes of each agent that runs.
+  Writes the agents' table, and watches the three processes of each agent that runs: its cell, the
+  agent, and its gate.
 
   A process of an agent registers itself as it starts, so the server asks nobody and waits for
-  nobody. When the last of the three is gone, their exit reasons tell what happened:
-
-    * the cell ended in order, its agent or its gate by a crash: they crashed more often than the
-      cell bears; the agent has `:failed`
-    * the cell was killed, or ended in order though nobody stopped it: so did the supervisor above
-      it; `MABEAM.Agent.Reviver` is told to start the agent again
+  nobody. When the last of the three is gone, and the agent was not stopped, it has either crashed
+  more often than its cell bears: then it has `:failed`. Or its cell was killed, or the supervisor
+  above it: then `MABEAM.Agent.Reviver` is told to start it again.
 
   What becomes of an agent is executed as `[:mabeam, :agent, :ready]`, `:stopped`, `:crashed` and
   `:failed`; the latter two are events of `Foundation.Events`, too: `:agent_crashed` and
@@ -20,58 +18,62 @@ defmodule MABEAM.AgentRegistry.Server do
 
   alias Foundation.{Events, Stray, TableKeeper, Telemetry}
   alias MABEAM.Agent.{Gate, Reviver}
-  alias MABEAM.AgentRegistry.Index
+  alias MABEAM.AgentRegistry.{Index, Monitors}
 
   @table MABEAM.AgentRegistry
   @parts [:cell, :pid, :gate]
 
-  # monitors: reference => {id, part}; references: the other way round; reasons: {id, part} => why
-  # it ended
-  defstruct monitors: %{}, references: %{}, reasons: %{}
-
+  @doc "Starts the server, named `MABEAM.AgentRegistry`."
   @spec start_link(keyword) :: GenServer.on_start()
   def start_link(_options), do: GenServer.start_link(__MODULE__, [], name: @table)
 
+  # The state: what is watched.
   @impl true
   def init([]) do
     Enum.each([@table, Index], &TableKeeper.claim(MABEAM.TableKeeper, &1))
-    state = Enum.reduce(:ets.tab2list(@table), %__MODULE__{}, &resume/2)
-    {:ok, state}
+    rows = :ets.tab2list(@table)
+    # Either there is no agent yet, or the table was lost: with its keeper, before it had another.
+    if rows == [], do: Reviver.adopt()
+    {:ok, Enum.reduce(rows, %Monitors{}, &resume/2)}
   end
 
   @impl true
-  def handle_call({:register, row}, _from, state) do
+  def handle_call({:register, row}, _from, monitors) do
     if :ets.insert_new(@table, row) do
       Index.enter(row)
-      {:reply, :ok, state}
+      {:reply, :ok, monitors}
     else
-      {:reply, {:error, :already_registered}, state}
+      {:reply, {:error, :already_registered}, monitors}
     end
   end
 
-  def handle_call({:deregister, id}, _from, state) do
+  def handle_call({:adopt, row}, from, monitors) do
+    {:reply, answer, monitors} = handle_call({:register, row}, from, monitors)
+    {:reply, answer, if(answer == :ok, do: resume(row, monitors), else: monitors)}
+  end
+
+  def handle_call({:deregister, id}, _from, monitors) do
     with {:ok, row} <- fetch(id),
          :ok <- if(row(row, :wanted) or alive?(row), do: {:error, :running}, else: :ok) do
       Index.remove(row)
       :ets.delete(@table, id)
-      {:reply, :ok, forget(state, id)}
+      {:reply, :ok, Monitors.drop(monitors, id)}
     else
-      error -> {:reply, error, state}
+      error -> {:reply, error, monitors}
     end
   end
 
-  def handle_call({:claim, id, mode, cell}, _from, state) do
+  def handle_call({:claim, id, mode, cell}, _from, monitors) do
     with {:ok, row} <- fetch(id), :ok <- claimable(row, mode, cell) do
-      state = forget(state, id)
-      state = %{state | reasons: Map.put(state.reasons, {id, :pid}, :not_started)}
       set(id, cell: cell, pid: nil, gate: nil)
-      {:reply, {:ok, row(row, :module), row(row, :config)}, watch(state, id, :cell, cell)}
+      monitors = monitors |> Monitors.forget(id) |> Monitors.watch(id, :cell, cell)
+      {:reply, {:ok, row(row, :module), row(row, :config)}, monitors}
     else
-      error -> {:reply, error, state}
+      error -> {:reply, error, monitors}
     end
   end
 
-  def handle_call({:running, id, cell, pid}, _from, state) do
+  def handle_call({:running, id, cell, pid}, _from, monitors) do
     with {:ok, row} <- owned(id, cell) do
       set(id, pid: pid, status: :running, wanted: true)
 
@@ -80,96 +82,95 @@ defmodule MABEAM.AgentRegistry.Server do
         ready(id)
       end
 
-      {:reply, :ok, watch(state, id, :pid, pid)}
+      {:reply, :ok, Monitors.watch(monitors, id, :pid, pid)}
     else
-      error -> {:reply, error, state}
+      error -> {:reply, error, monitors}
     end
   end
 
-  def handle_call({:open, id, cell, gate}, _from, state) do
+  def handle_call({:open, id, cell, gate}, _from, monitors) do
     with {:ok, row} <- owned(id, cell) do
       set(id, gate: gate)
       join(id, gate)
-      row(pid: pid, module: module, counters: counters) = row
-      if pid, do: ready(id)
-      answer = {:ok, %{agent: pid, module: module, counters: counters}}
-      {:reply, answer, watch(state, id, :gate, gate)}
+      if row(row, :pid), do: ready(id)
+      {:reply, {:ok, row}, Monitors.watch(monitors, id, :gate, gate)}
     else
-      error -> {:reply, error, state}
+      error -> {:reply, error, monitors}
     end
   end
 
-  def handle_call({:stopping, id}, _from, state) do
+  def handle_call({:stopping, id}, {stopper, _tag}, monitors) do
     case fetch(id) do
       {:ok, row(cell: cell)} when cell != nil ->
         set(id, wanted: false, status: :stopping)
-        {:reply, {:ok, cell}, state}
+        {:reply, {:ok, cell}, Monitors.watch(monitors, id, :stopper, stopper)}
 
       {:ok, row(wanted: true)} ->
         stopped(id)
-        {:reply, {:ok, nil}, state}
+        {:reply, {:ok, nil}, monitors}
 
       {:ok, _row} ->
-        {:reply, {:error, :not_running}, state}
+        {:reply, {:error, :not_running}, monitors}
 
       error ->
-        {:reply, error, state}
+        {:reply, error, monitors}
     end
   end
 
   # Its monitors tell the same, but maybe later than the one who stopped it looks.
-  def handle_call({:stopped, id, cell}, _from, state) do
+  def handle_call({:stopped, id, cell}, _from, monitors) do
     with {:ok, row} <- owned(id, cell), false <- alive?(row) do
-      set(id, cell: nil, pid: nil, gate: nil, wanted: false)
+      set(id, cell: nil, pid: nil, gate: nil)
       stopped(id)
-      {:reply, :ok, forget(state, id)}
+      {:reply, :ok, Monitors.forget(monitors, id)}
     else
-      _somebody_else_was_first -> {:reply, :ok, state}
+      _somebody_else_was_first -> {:reply, :ok, monitors}
     end
   end
 
-  def handle_call({:failed, id, reason}, _from, state) do
+  def handle_call({:failed, id, reason}, _from, monitors) do
     with {:ok, row(wanted: true) = row} <- fetch(id), false <- alive?(row), do: fail(id, reason)
-    {:reply, :ok, state}
+    {:reply, :ok, monitors}
   end
 
-  def handle_call(request, _from, state), do: Stray.call(request, state)
+  def handle_call(request, _from, monitors), do: Stray.call(request, monitors)
 
   @impl true
-  def handle_cast(message, state), do: Stray.message(message, state)
+  def handle_cast(message, monitors), do: Stray.message(message, monitors)
 
   @impl true
-  def handle_info({:DOWN, reference, :process, _pid, reason}, state) do
-    case Map.pop(state.monitors, reference) do
-      {nil, _monitors} ->
-        {:noreply, state}
+  def handle_info({:DOWN, reference, :process, _pid, reason}, monitors) do
+    case Monitors.down(monitors, reference, reason) do
+      {:ok, id, :stopper, monitors} ->
+        if reason != :normal, do: go_on(id)
+        {:noreply, monitors}
 
-      {{id, part} = key, monitors} ->
-        references = Map.delete(state.references, key)
-        reasons = Map.put(state.reasons, key, reason)
-        state = %{state | monitors: monitors, references: references, reasons: reasons}
+      {:ok, id, part, monitors} ->
         set(id, [{part, nil}])
         {:ok, row} = fetch(id)
         ended(part, reason, row)
-        {:noreply, settle(id, state)}
+        {:noreply, settle(id, monitors)}
+
+      :error ->
+        {:noreply, monitors}
     end
   end
 
-  def handle_info({:table_heir, keeper}, state) do
+  def handle_info({:table_heir, keeper}, monitors) do
     Enum.each([@table, Index], &TableKeeper.renew(keeper, &1))
-    {:noreply, state}
+    {:noreply, monitors}
   end
 
-  def handle_info(message, state), do: Stray.message(message, state)
+  def handle_info(message, monitors), do: Stray.message(message, monitors)
 
   # After a restart of this server: what died meanwhile is reported by its monitor at once, with
   # `:noproc`.
-  defp resume(row, state) do
+  defp resume(row, monitors) do
     id = row(row, :id)
     parts = for part <- @parts, pid = part(row, part), do: {part, pid}
     if gate = row(row, :gate), do: join(id, gate)
     if parts == [] and row(row, :status) == :restarting, do: Reviver.revive(id)
-    Enum.reduce(parts, state, fn {part, pid}, state -> watch(state, id, part, pid) end)
+    Enum.reduce(parts, monitors, fn {part, pid}, all -> Monitors.watch(all, id, part, pid) end)
   end
 
   # It asks again: the server before this one died as it answered.
@@ -181,54 +182,54 @@ defmodule MABEAM.AgentRegistry.Server do
   end
 
   defp claimable(row, :revive, _cell) do
-    if row(row, :status) == :restarting and not alive?(row), do: :ok, else: {:error, :not_needed}
+    if row(row, :wanted) and not alive?(row), do: :ok, else: {:error, :not_needed}
+  end
+
+  # Who was to stop it was killed before it had, and has told nobody that it did.
+  defp go_on(id) do
+    with {:ok, row(status: :stopping, pid: pid)} <- fetch(id) do
+      set(id, wanted: true, status: if(pid, do: :running, else: :restarting))
+    end
   end
 
   # The agent itself is gone; its cell decides what becomes of it. A cell that ends takes the gate
   # down first: an agent that shut down before its gate did so by itself.
   defp ended(:pid, reason, row(id: id, wanted: true, gate: gate)) do
-    cond do
-      own_end?(reason) or (reason == :shutdown and gate != nil) ->
-        set(id, wanted: false, status: :stopping)
-
-      true ->
-        set(id, status: :restarting)
-        if crash?(reason), do: report(:crashed, :agent_crashed, id, reason)
+    if Monitors.own_end?(reason) or (reason == :shutdown and gate != nil) do
+      set(id, wanted: false, status: :stopping)
+    else
+      set(id, status: :restarting)
+      if Monitors.crash?(reason), do: report(:crashed, :agent_crashed, id, reason)
     end
   end
 
   defp ended(_part, _reason, _row), do: :ok
 
-  defp settle(id, state) do
+  defp settle(id, monitors) do
     {:ok, row} = fetch(id)
 
     if Enum.all?(@parts, &(part(row, &1) == nil)) do
-      reasons = Map.new(@parts, &{&1, state.reasons[{id, &1}]})
-
       cond do
-        row(row, :wanted) -> settle(id, reasons.cell, reasons.pid, reasons.gate)
+        row(row, :wanted) -> lost(id, monitors)
         row(row, :status) == :stopping -> stopped(id)
         true -> :ok
       end
 
-      forget(state, id)
+      Monitors.forget(monitors, id)
     else
-      state
+      monitors
     end
   end
 
-  # The one who started it, the reviver, knows and tries again.
-  defp settle(_id, _cell, :not_started, _gate), do: :ok
+  # An orderly end of the cell tells nothing by itself: so it gives up, and so it is shut down by
+  # the supervisor above it. When the application stops, nobody hears that it should be revived.
+  defp lost(id, monitors) do
+    [cell, agent, gate] = Enum.map(@parts, &Monitors.reason(monitors, id, &1))
 
-  # Not known how the agent ended: this server was restarted meanwhile.
-  defp settle(id, _cell, nil, _gate), do: Reviver.revive(id)
-
-  defp settle(id, cell, agent, gate) do
     cond do
-      crash?(cell) -> Reviver.revive(id)
-      crash?(agent) -> fail(id, agent)
-      crash?(gate) -> fail(id, {:gate, gate})
-      # When the application stops, nobody hears this.
+      Monitors.crash?(cell) or not Monitors.too_often?(monitors, id) -> Reviver.revive(id)
+      Monitors.crash?(agent) -> fail(id, agent)
+      Monitors.crash?(gate) -> fail(id, {:gate, gate})
       true -> Reviver.revive(id)
     end
   end
@@ -251,14 +252,6 @@ defmodule MABEAM.AgentRegistry.Server do
     Events.report(event, %{agent: id, reason: reason})
   end
 
-  defp own_end?(:normal), do: true
-  defp own_end?({:shutdown, _why}), do: true
-  defp own_end?(_reason), do: false
-
-  defp crash?(nil), do: false
-  defp crash?(:shutdown), do: false
-  defp crash?(reason), do: not own_end?(reason)
-
   defp join(id, gate) do
     group = {:agent, id}
     unless gate in :pg.get_local_members(MABEAM.PG, group), do: :pg.join(MABEAM.PG, group, gate)
@@ -266,28 +259,6 @@ defmodule MABEAM.AgentRegistry.Server do
   catch
     # The scope is being restarted: so will be this server, after it, and joins all of them.
     _kind, _reason -> :ok
-  end
-
-  defp watch(state, id, part, pid) do
-    state = forget(state, id, part)
-    reference = Process.monitor(pid)
-
-    %{
-      state
-      | monitors: Map.put(state.monitors, reference, {id, part}),
-        references: Map.put(state.references, {id, part}, reference),
-        reasons: Map.delete(state.reasons, {id, part})
-    }
-  end
-
-  defp forget(state, id), do: Enum.reduce(@parts, state, &forget(&2, id, &1))
-
-  defp forget(state, id, part) do
-    {reference, references} = Map.pop(state.references, {id, part})
-    if reference, do: Process.demonitor(reference, [:flush])
-    monitors = Map.delete(state.monitors, reference)
-    reasons = Map.delete(state.reasons, {id, part})
-    %{state | monitors: monitors, references: references, reasons: reasons}
   end
 
   defp owned(id, cell) do

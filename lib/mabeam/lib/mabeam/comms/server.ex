@@ -49,9 +49,10 @@ defmodule MABEAM.Comms.Server do
   end
 
   @doc false
-  @spec perform(reference, term, term, integer) :: term
+  @spec perform(reference, term, term, integer) :: :answered
   def perform(reply_to, agent, request, deadline) do
     respond(reply_to, Comms.request(agent, request, Call.left(deadline)))
+    :answered
   end
 
   @spec subscribe(Comms.subscriber(), Comms.topic()) :: :ok | {:error, Call.reason()}
@@ -76,7 +77,7 @@ defmodule MABEAM.Comms.Server do
     Process.flag(:trap_exit, true)
     Enum.each([@table, @subscribers], &TableKeeper.claim(MABEAM.TableKeeper, &1))
     Stats.init()
-    state = Enum.reduce(:ets.match_object(@table, {:_, :_, :_, :_}), %__MODULE__{}, &watch/2)
+    state = Enum.reduce(:ets.match_object(@table, {:_, :_, :_, :_}), %__MODULE__{}, &resume/2)
     processes = for {{_topic, pid}} when is_pid(pid) <- :ets.tab2list(@subscribers), do: pid
     {:ok, Enum.reduce(processes, state, &watch_subscriber/2)}
   end
@@ -84,10 +85,10 @@ defmodule MABEAM.Comms.Server do
   @impl true
   def handle_call({:async, [reply_to, agent | _] = arguments}, {caller, _tag}, state) do
     with :ok <- room(agent, state), {:ok, task} <- start_task(arguments) do
-      row = {task, reply_to, caller, agent}
+      row = {task.pid, reply_to, caller, agent}
       :ets.insert(@table, row)
       Stats.add(:async_requests)
-      {:reply, :ok, watch(row, state)}
+      {:reply, :ok, watch(row, task.ref, state)}
     else
       {:error, :busy} ->
         Stats.lost(:busy, %{agent: agent})
@@ -119,7 +120,10 @@ defmodule MABEAM.Comms.Server do
   @impl true
   def handle_cast(message, state), do: Stray.message(message, state)
 
+  # A task has answered its caller. Its end follows.
   @impl true
+  def handle_info({_reference, :answered}, state), do: {:noreply, state}
+
   def handle_info({:DOWN, reference, :process, pid, reason}, state) do
     case state.monitors do
       %{^reference => :task} -> {:noreply, task_down(pid, reason, state)}
@@ -154,13 +158,12 @@ defmodule MABEAM.Comms.Server do
   end
 
   defp start_task(arguments) do
-    Task.Supervisor.start_child(MABEAM.TaskSupervisor, __MODULE__, :perform, arguments)
+    {:ok, Task.Supervisor.async_nolink(MABEAM.TaskSupervisor, __MODULE__, :perform, arguments)}
   catch
     :exit, _reason -> {:error, :unavailable}
   end
 
-  defp watch({task, _reply_to, caller, agent}, state) do
-    of_task = Process.monitor(task)
+  defp watch({task, _reply_to, caller, agent}, of_task, state) do
     of_caller = Process.monitor(caller)
     monitors = Map.merge(state.monitors, %{of_task => :task, of_caller => {:caller, task}})
     tasks = Map.put(state.tasks, task, {of_task, of_caller, agent})
@@ -172,6 +175,8 @@ defmodule MABEAM.Comms.Server do
         waiting: Map.update(state.waiting, agent, 1, &(&1 + 1))
     }
   end
+
+  defp resume({task, _, _, _} = row, state), do: watch(row, Process.monitor(task), state)
 
   defp task_down(task, reason, state) do
     [{_task, reply_to, _caller, agent}] = :ets.take(@table, task)
