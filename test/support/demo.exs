@@ -150,7 +150,7 @@ defmodule Demo do
   defp start_peer do
     with {:ok, _pid} <- :net_kernel.start([:"demo-#{System.pid()}", :shortnames]),
          paths = Enum.reject(:code.get_path(), &List.starts_with?(&1, :code.lib_dir())),
-         args = ['-kernel', 'logger_level', 'none', '-pa' | paths],
+         args = [~c"-kernel", ~c"logger_level", ~c"none", ~c"-pa" | paths],
          {:ok, peer, node} <-
            :peer.start(%{name: :peer.random_name(), connection: :standard_io, args: args}) do
       true = :peer.call(peer, :net_kernel, :connect_node, [node()])

@@ -84,19 +84,19 @@ defmodule Foundation.Test.Cluster do
     # Several nodes share few cores: none of them is to keep one busy with waiting.
     flags = [
       '+sbwt',
-      'none',
+      ~c"none",
       '+sbwtdcpu',
-      'none',
+      ~c"none",
       '+sbwtdio',
-      'none',
-      '-setcookie',
+      ~c"none",
+      ~c"-setcookie",
       Atom.to_charlist(@cookie),
-      '-kernel',
-      'logger_level',
-      'none'
+      ~c"-kernel",
+      ~c"logger_level",
+      ~c"none"
     ]
 
-    flags ++ ['-pa' | paths]
+    flags ++ [~c"-pa" | paths]
   end
 
   @doc "Calls a function on `node`; fails as it fails, or when it takes longer than `timeout`."
