@@ -82,21 +82,11 @@ defmodule Foundation.Test.Cluster do
   defp arguments do
     paths = Enum.reject(:code.get_path(), &List.starts_with?(&1, :code.lib_dir()))
     # Several nodes share few cores: none of them is to keep one busy with waiting.
-    flags = [
-      '+sbwt',
-      ~c"none",
-      '+sbwtdcpu',
-      ~c"none",
-      '+sbwtdio',
-      ~c"none",
-      ~c"-setcookie",
-      Atom.to_charlist(@cookie),
-      ~c"-kernel",
-      ~c"logger_level",
-      ~c"none"
-    ]
+    # No busy waiting: there are more nodes than processors.
+    flags =
+      ~w[+sbwt none +sbwtdcpu none +sbwtdio none -kernel logger_level none -setcookie #{@cookie}]
 
-    flags ++ [~c"-pa" | paths]
+    Enum.map(flags, &String.to_charlist/1) ++ [~c"-pa" | paths]
   end
 
   @doc "Calls a function on `node`; fails as it fails, or when it takes longer than `timeout`."

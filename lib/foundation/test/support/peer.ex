@@ -2,7 +2,8 @@ defmodule Foundation.Test.Peer do
   @moduledoc """
   What `Foundation.Test.Cluster` and the tests have done on the cluster's nodes.
   """
-  alias Foundation.Coordination.Cluster
+  alias Foundation.Coordination.{Cluster, Ledger}
+  alias Foundation.{Events, Telemetry}
 
   @doc "Starts `apps`, with `env` set and Lineage attached before if it shall be; without logging."
   @spec start([atom], [{atom, atom, term}], boolean) :: :ok
@@ -57,6 +58,92 @@ defmodule Foundation.Test.Peer do
       for %{initial_call: {^module, function, _arity}} <- Lineage.recent(10_000), do: function
 
     functions |> Enum.uniq() |> Enum.sort()
+  end
+
+  @doc "How many processes have been seen here, alive or dead, that run what `module` has."
+  @spec births_of(module) :: non_neg_integer
+  def births_of(module) do
+    rows = Lineage.recent(10_000) ++ Lineage.orphans()
+    Enum.count(rows, &match?(%{initial_call: {^module, _function, _arity}}, &1))
+  end
+
+  @doc "Returns when an event with this type and data is stored."
+  @spec await_event(atom, term) :: :ok
+  def await_event(type, data) do
+    wait([:foundation, :events, :stored], fn ->
+      {:ok, events} = Events.query(type: type)
+      Enum.any?(events, &(&1.data == data))
+    end)
+  end
+
+  # Looks again whenever `event` is executed.
+  defp wait(event, done?) do
+    id = make_ref()
+    :ok = Telemetry.attach(id, event, &__MODULE__.look_again/4, {self(), id})
+    wait_until(id, done?)
+    Telemetry.detach(id)
+    :ok
+  end
+
+  defp wait_until(id, done?) do
+    if not done?.() do
+      receive do
+        ^id -> wait_until(id, done?)
+      end
+    end
+  end
+
+  @doc false
+  def look_again(_event, _measurements, _metadata, {pid, id}), do: send(pid, id)
+
+  @doc "Returns when this node has `value` under the ledger's `key`."
+  @spec await_value(Ledger.key(), term) :: :ok
+  def await_value({tag, _term} = key, value),
+    do: watch(tag, fn -> Ledger.peek(key) == {:ok, value} end)
+
+  @doc "Returns when there are `count` keys with `tag`."
+  @spec await_keys(term, non_neg_integer) :: :ok
+  def await_keys(tag, count) do
+    watch(tag, fn ->
+      {:ok, keys} = Ledger.transaction(fn -> Ledger.keys(tag) end, 5_000)
+      length(keys) == count
+    end)
+  end
+
+  defp watch(tag, done?) do
+    :ok = Ledger.subscribe(tag)
+    watch_until(done?)
+    Ledger.unsubscribe(tag)
+  end
+
+  defp watch_until(done?) do
+    if not done?.() do
+      receive do
+        {:foundation_ledger, _key, _change} -> watch_until(done?)
+      end
+    end
+  end
+
+  @doc "Takes `name`, tells who waits for it, and waits."
+  @spec wait_for_ever(atom) :: no_return
+  def wait_for_ever(name) do
+    Process.register(self(), name)
+    Telemetry.execute([:peer, :named], %{}, %{})
+    receive do: (:never -> :ok)
+  end
+
+  @doc "Returns when a process has `name`."
+  @spec await_name(atom) :: :ok
+  def await_name(name), do: wait([:peer, :named], fn -> Process.whereis(name) != nil end)
+
+  @doc "Returns when the process with `name` is dead."
+  @spec await_end(atom) :: :ok
+  def await_end(name) do
+    ref = Process.monitor(name)
+
+    receive do
+      {:DOWN, ^ref, :process, _name, _reason} -> :ok
+    end
   end
 
   @doc "Kills the process with this name, or any task for `:task`; whether there was one."

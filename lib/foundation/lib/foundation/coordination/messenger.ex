@@ -100,7 +100,9 @@ defmodule Foundation.Coordination.Messenger do
       {:EXIT, _supervisor, reason} ->
         exit(reason)
     after
-      Call.left(deadline) -> exit(:shutdown)
+      Call.left(deadline) ->
+        Process.exit(pid, :kill)
+        {:error, :timeout}
     end
   end
 

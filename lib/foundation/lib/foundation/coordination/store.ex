@@ -51,13 +51,24 @@ defmodule Foundation.Coordination.Store do
   @spec running?() :: boolean
   def running?, do: :mnesia.system_info(:is_running) == :yes
 
-  @doc "Starts mnesia with an empty schema in memory, whether or not it runs."
+  @doc "Sees to it that mnesia runs with an empty schema in memory: starts it, anew if need be."
   @spec restart() :: :ok | {:error, term}
   def restart do
-    :mnesia.stop()
-    end_rest()
-    Application.put_env(:mnesia, :schema_location, :ram)
-    :mnesia.start()
+    if running?() and empty?() do
+      :ok
+    else
+      :mnesia.stop()
+      end_rest()
+      Application.put_env(:mnesia, :schema_location, :ram)
+      :mnesia.start()
+    end
+  end
+
+  defp empty? do
+    :mnesia.system_info(:tables) == [:schema] and :mnesia.system_info(:db_nodes) == [node()] and
+      :mnesia.table_info(:schema, :storage_type) == :ram_copies
+  catch
+    :exit, _reason -> false
   end
 
   # Schema transactions of mnesia have processes of their own, which wait for ever when who asked for one was killed in it and
