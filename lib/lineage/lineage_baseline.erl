@@ -262,8 +262,8 @@ read(Pid, Big) ->
         undefined ->
             undefined;
         [{parent, Parent}, {initial_call, Raw}] ->
-            Proc = is_proc_lib(Raw),
-            case ask([Pid, [links || not Big] ++ key_items(Proc)]) of
+            SaysMore = lineage_proc:says_more(Raw),
+            case ask([Pid, [links || not Big] ++ key_items(SaysMore)]) of
                 undefined ->
                     undefined;
                 Items ->
@@ -275,9 +275,6 @@ read(Pid, Big) ->
 %% The contract of process_info/2 knows {dictionary, Key} only from OTP 26.2 on.
 ask(Args) ->
     apply(erlang, process_info, Args).
-
-is_proc_lib({proc_lib, init_p, _}) -> true;
-is_proc_lib(_) -> false.
 
 %% Single keys of a dictionary can be read since OTP 26.2; before, only all of it.
 key_items(false) ->

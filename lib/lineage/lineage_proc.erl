@@ -7,10 +7,10 @@
 %% these two as `own'.
 %%
 %% Besides the items of `process_info/2' there is `otp': the map that {@link otp_keys/2} returns. A
-%% process dictionary is read only where proc_lib made the process, and three keys of it are kept.
+%% process dictionary is read only of processes that are known to say more there, and three keys of it are kept.
 -module(lineage_proc).
 
--export([info/3, info_many/3, otp_keys/2, call/2]).
+-export([says_more/1, info/3, info_many/3, otp_keys/2, call/2]).
 -export([helper/3, run/3]).
 
 -export_type([item/0, answer/0, otp/0]).
@@ -152,13 +152,19 @@ ask(Pid, Items, Otp) ->
             end
     end.
 
-with_otp(Pid, #{initial_call := {proc_lib, init_p, _}} = Map) ->
-    case keys(Pid) of
+with_otp(Pid, #{initial_call := Call} = Map) ->
+    case says_more(Call) andalso keys(Pid) of
+        false -> Map#{otp => #{}};
         dead -> dead;
         Keys -> Map#{otp => otp(Keys)}
-    end;
-with_otp(_Pid, Map) ->
-    Map#{otp => #{}}.
+    end.
+
+%% @doc Whether a process that was spawned so says in its dictionary what it runs: proc_lib's own, and the
+%% tasks of Elixir, which newer releases of it spawn without proc_lib.
+-spec says_more(mfa()) -> boolean().
+says_more({proc_lib, init_p, _}) -> true;
+says_more({'Elixir.Task.Supervised', _, _}) -> true;
+says_more(_) -> false.
 
 -define(KEYS, ['$ancestors', '$initial_call', '$process_label']).
 
