@@ -144,14 +144,27 @@ defmodule MABEAM.AgentTest do
     assert next != pid
   end
 
+  test "an agent that shuts down though nobody stopped it is started again" do
+    Signals.listen([:mabeam, :agent, :ready])
+    {id, pid} = Servant.start!()
+    assert_receive {:telemetry, _event, _count, %{agent: ^id}}, 5_000
+    assert {:error, {:agent_down, :shutdown}} = Comms.request(id, {:exit, :shutdown})
+    assert_receive {:telemetry, _event, _count, %{agent: ^id}}, 5_000
+    assert {:ok, next} = MABEAM.AgentRegistry.lookup(id)
+    assert next != pid
+  end
+
   test "an agent that has done its work ends, and its cell with it" do
     Signals.listen([:mabeam, :agent, :stopped])
     {id, pid} = Servant.start!()
-    assert Comms.request(id, {:exit, :normal}) == {:error, {:agent_down, :normal}}
-    assert_receive {:telemetry, _event, _count, %{agent: ^id}}, 5_000
-    assert {:ok, %{status: :stopped, pid: nil}} = Agent.info(id)
-    assert {:ok, next} = Agent.start(id)
-    assert next != pid
+
+    for reason <- [:normal, {:shutdown, :done}] do
+      assert Comms.request(id, {:exit, reason}) == {:error, {:agent_down, reason}}
+      assert_receive {:telemetry, _event, _count, %{agent: ^id}}, 5_000
+      assert {:ok, %{status: :stopped, pid: nil}} = Agent.info(id)
+      assert {:ok, next} = Agent.start(id)
+      assert next != pid
+    end
   end
 
   test "messages and calls that are not for agents do no harm" do

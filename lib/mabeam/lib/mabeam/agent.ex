@@ -19,7 +19,7 @@ defmodule MABEAM.Agent do
   An agent is named by an atom or a string. It is registered first (`register/3`) and runs from
   `start/1` to `stop/1`; in between it is restarted when it crashes, unless it does so too often:
   then it is `:failed`, until it is started again. An agent that has done its work ends by
-  `exit(:normal)`.
+  `exit(:normal)`, or `exit({:shutdown, reason})`.
 
   It handles one request or event after the other. What it does not answer before its deadline is
   lost to its caller, not to the agent.

@@ -192,10 +192,10 @@ defmodule MABEAM.AgentRegistry.Server do
     end
   end
 
-  # The agent itself is gone; its cell decides what becomes of it. A cell that ends takes the gate
-  # down first: an agent that shut down before its gate did so by itself.
-  defp ended(:pid, reason, row(id: id, wanted: true, gate: gate)) do
-    if Monitors.own_end?(reason) or (reason == :shutdown and gate != nil) do
+  # The agent itself is gone; its cell decides what becomes of it. `:shutdown` is what supervisors
+  # say: it was not the agent that wanted to end.
+  defp ended(:pid, reason, row(id: id, wanted: true)) do
+    if Monitors.own_end?(reason) do
       set(id, wanted: false, status: :stopping)
     else
       set(id, status: :restarting)
