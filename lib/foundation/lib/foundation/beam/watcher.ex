@@ -89,10 +89,11 @@ defmodule Foundation.BEAM.Watcher do
     end
   end
 
+  # Counted first: whoever has heard of it finds it counted.
   defp ended({:work, caller}, pid, reason) do
-    send(caller, {:work_error, reason})
-    Events.report(:work_lost, %{pid: pid, reason: reason})
     Telemetry.emit_counter([:foundation, :work, :lost], %{pid: pid, reason: reason})
+    Events.report(:work_lost, %{pid: pid, reason: reason})
+    send(caller, {:work_error, reason})
   end
 
   # It was shut down, or has not started: whoever wanted that knows.
@@ -100,7 +101,7 @@ defmodule Foundation.BEAM.Watcher do
   defp ended(:ecosystem, _pid, {:shutdown, {:failed_to_start_child, _id, _reason}}), do: :ok
 
   defp ended(:ecosystem, pid, reason) do
-    Events.report(:ecosystem_lost, %{pid: pid, reason: reason})
     Telemetry.emit_counter([:foundation, :ecosystem, :lost], %{pid: pid, reason: reason})
+    Events.report(:ecosystem_lost, %{pid: pid, reason: reason})
   end
 end
