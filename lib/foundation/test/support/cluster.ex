@@ -134,6 +134,13 @@ defmodule Foundation.Test.Cluster do
     :ok
   end
 
+  @doc "Lets two nodes connect to each other again."
+  @spec join(t, node, node) :: :ok
+  def join(cluster, a, b) do
+    for {x, y} <- [{a, b}, {b, a}], do: call(cluster, x, Peer, :accept, [y, @cookie])
+    :ok
+  end
+
   @doc "Lets all nodes connect to each other again."
   @spec heal(t) :: :ok
   def heal(cluster) do

@@ -12,6 +12,15 @@ defmodule Foundation.Test.Load do
   def nothing,
     do: %{entries: [], unknown: [], added: 0, maybe_added: 0, tokens: [], refused: 0, odd: []}
 
+  @doc "Both answers together."
+  @spec add_up(map, map) :: map
+  def add_up(a, b) do
+    Map.merge(a, b, fn
+      _key, x, y when is_list(x) -> x ++ y
+      _key, x, y -> x + y
+    end)
+  end
+
   @doc "Starts it, with `timeout` milliseconds for each call."
   @spec start(non_neg_integer) :: :ok
   def start(timeout) do

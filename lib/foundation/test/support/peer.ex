@@ -195,10 +195,10 @@ defmodule Foundation.Test.Peer do
   @spec await_view([node], non_neg_integer) :: :ok | term
   def await_view(nodes, timeout), do: subscribed(&(&1 == nodes), timeout)
 
-  @doc "Returns `{:ok, nodes}`, the composition of a majority of which this node is part and `node` is not."
-  @spec await_view_without(node, non_neg_integer) :: {:ok, [node]} | term
-  def await_view_without(node, timeout) do
-    with :ok <- subscribed(&(node not in &1), timeout),
+  @doc "Returns `{:ok, nodes}`, the composition of a majority of two, when this node is part of one."
+  @spec await_view_of_two(non_neg_integer) :: {:ok, [node]} | term
+  def await_view_of_two(timeout) do
+    with :ok <- subscribed(&match?([_, _], &1), timeout),
          {:ok, {_epoch, nodes}} <- Cluster.view(),
          do: {:ok, nodes}
   end
