@@ -89,7 +89,13 @@ defmodule MABEAM.AsyncRequestTest do
   test "at most 100 wait for one agent", %{id: id, pid: pid} do
     {:ok, _reference} = Comms.send_async_request(id, {:hold, 1})
     assert_receive {:holding, ^pid, 1}, 5_000
-    references = for n <- 2..100, do: ({:ok, r} = Comms.send_async_request(id, {:echo, n})) && r
+
+    references =
+      for n <- 2..100 do
+        {:ok, reference} = Comms.send_async_request(id, {:echo, n})
+        reference
+      end
+
     assert Comms.send_async_request(id, {:echo, 101}) == {:error, :busy}
     send(pid, {:release, 1, :done})
 
