@@ -10,6 +10,7 @@ defmodule MABEAM.CoordinationSupervisor do
 
   alias MABEAM.Coordination.Session
 
+  @doc "Starts the supervisor, without workers."
   @spec start_link(term) :: Supervisor.on_start()
   def start_link(_options), do: DynamicSupervisor.start_link(__MODULE__, [], name: __MODULE__)
 

@@ -14,8 +14,8 @@ defmodule MABEAM.Coordination.Ledgers do
   @again_ms 1_000
 
   @doc """
-  Takes what belongs to nodes that are down, and settles what this node left unsettled. One at a
-  time.
+  Takes what belongs to nodes that are down, settles what this node left unsettled, and gives up
+  what others have taken from it. One such task runs at a time.
   """
   @spec take(Lifecycle.t()) :: Lifecycle.t()
   def take(%{taking: false} = state) do
@@ -50,7 +50,7 @@ defmodule MABEAM.Coordination.Ledgers do
 
     state =
       case result do
-        {:ok, taken} -> Enum.reduce(taken, state, &taken/2)
+        {:ok, taken, lost} -> Enum.reduce(lost, Enum.reduce(taken, state, &taken/2), &lost/2)
         {:error, _reason} -> take_later(state)
       end
 
@@ -116,9 +116,17 @@ defmodule MABEAM.Coordination.Ledgers do
 
     case {record.status, Store.fetch(record.id)} do
       {_status, {:ok, %{status: :active}}} -> state
-      {{:ended, standing}, {:ok, _ended}} -> settle(state, record.id, standing)
+      {{:ended, _standing}, {:ok, %{settled?: true}}} -> state
+      {{:ended, standing}, {:ok, _unsettled}} -> settle(state, record.id, standing)
       {{:ended, standing}, :error} -> adopt(state, record, standing, true)
       {:active, row} -> continue(state, record, row)
+    end
+  end
+
+  defp lost(record, state) do
+    case Store.fetch(record.id) do
+      {:ok, %{status: :active} = session} -> Lifecycle.superseded(state, session, record)
+      _ended -> state
     end
   end
 

@@ -7,7 +7,7 @@ defmodule MABEAM.Coordination.Lifecycle do
   """
 
   alias Foundation.Coordination.Cluster
-  alias MABEAM.Coordination.{Ledgers, Metrics, Session, Store, Waiters}
+  alias MABEAM.Coordination.{Ledgers, Metrics, Record, Session, Store, Waiters}
   alias MABEAM.{CoordinationSupervisor, CoordinationWorker}
 
   # Before the next attempt: time for a supervisor that was killed to be back.
@@ -149,6 +149,17 @@ defmodule MABEAM.Coordination.Lifecycle do
     Metrics.stopped(session, status)
     state = finish(state, session, result, settled?, status)
     if settled?, do: state, else: Ledgers.take_later(state)
+  end
+
+  @doc "An active session turns out to be another node's: this one was cut off, and it was taken."
+  @spec superseded(t, Session.t(), Record.t()) :: t
+  def superseded(state, session, record) do
+    stop_worker(session)
+
+    case record.status do
+      {:ended, standing} -> answered(state, session, standing, true)
+      :active -> answered(state, session, {:error, {:taken_over, record.node}}, false)
+    end
   end
 
   # An end that this server decides on, and that the other members still have to agree to.

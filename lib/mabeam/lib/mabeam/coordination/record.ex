@@ -14,7 +14,7 @@ defmodule MABEAM.Coordination.Record do
 
   alias Foundation.{Call, Supervision}
   alias Foundation.Coordination.{Cluster, Ledger}
-  alias MABEAM.Coordination.Session
+  alias MABEAM.Coordination.{Session, Store}
 
   @tag :mabeam_session
   @pause_ms 10
@@ -77,7 +77,7 @@ defmodule MABEAM.Coordination.Record do
         # Without a record: the session ended before it was written, or all members were down
         # meanwhile.
         _mine_or_none ->
-          write(%{from_session(session) | status: {:ended, result}})
+          write(ended(from_session(session), result))
           {:ok, result}
       end
     end)
@@ -104,27 +104,30 @@ defmodule MABEAM.Coordination.Record do
   end
 
   @doc """
-  Takes all records of nodes that are down, and returns those that this node has now, with the
-  node they are taken from, nil when they were its own.
+  Takes all records of nodes that are down. Returns `{:ok, taken, lost}`.
+
+  `taken` are the records that this node has now, each with the node that it is taken from, nil
+  when it was its own. `lost` are those of other nodes whose sessions are active on this one.
 
   It is one transaction: of the nodes that are left, one gets all. An active session that cannot
   be run again here has ended with `{:error, {:node_down, node}}` when this returns.
   """
   @spec take(timeout :: non_neg_integer) ::
-          {:ok, [{t, from :: node | nil, action :: :restart | :report | nil}]} | {:error, refusal}
+          {:ok, taken :: [{t, from :: node | nil, :restart | :report | nil}], lost :: [t]}
+          | {:error, refusal}
   def take(timeout) do
-    transaction(timeout, fn ->
-      up = [node() | Node.list(:connected)]
+    answer =
+      transaction(timeout, fn ->
+        up = [node() | Node.list(:connected)]
+        records = for key <- Ledger.keys(@tag), {:ok, record} <- [Ledger.read(key)], do: record
+        {lost, mine} = Enum.split_with(records, &(&1.node != node() and &1.node in up))
+        {:ok, Enum.map(mine, &take_one/1), lost}
+      end)
 
-      taken =
-        for key <- Ledger.keys(@tag),
-            {:ok, record} <- [Ledger.read(key)],
-            record.node == node() or record.node not in up,
-            do: take_one(record)
-
-      {:ok, taken}
-    end)
+    with {:ok, taken, lost} <- answer, do: {:ok, taken, Enum.filter(lost, &active_here?/1)}
   end
+
+  defp active_here?(record), do: match?({:ok, %{status: :active}}, Store.fetch(record.id))
 
   @doc "A session that runs a record's coordination again, from its start, with all its time."
   @spec to_session(t) :: Session.t()
@@ -154,8 +157,8 @@ defmodule MABEAM.Coordination.Record do
         true -> :report
       end
 
-    status = if action == :report, do: {:ended, {:error, {:node_down, from}}}, else: record.status
-    record = %{record | node: node(), status: status}
+    record = %{record | node: node()}
+    record = if action == :report, do: ended(record, {:error, {:node_down, from}}), else: record
     write(record)
     {record, from, action}
   end
@@ -173,6 +176,9 @@ defmodule MABEAM.Coordination.Record do
       status: :active
     }
   end
+
+  # Nobody will run it any more: the parameters may be large.
+  defp ended(record, result), do: %{record | status: {:ended, result}, params: %{}}
 
   defp write(record) do
     Ledger.write({@tag, record.id}, record)

@@ -26,6 +26,7 @@ defmodule MABEAM.Coordination.Server do
 
   # Before it asks once more for a subscription.
   @again_ms 1_000
+  @longer_ms 50
 
   @impl true
   def init([]) do
@@ -61,12 +62,13 @@ defmodule MABEAM.Coordination.Server do
     with :error <- Store.fetch(session.id),
          {:ok, entry} <- known(session.protocol),
          :ok <- room(state) do
-      state = if session.caller, do: wait(state, session.id, from, session.deadline), else: state
+      state = if session.caller, do: wait(state, session, from), else: state
       state = Lifecycle.begin(state, Session.prepare(session, entry))
       if session.caller, do: {:noreply, state}, else: {:reply, {:ok, session.id}, state}
     else
       {:ok, _session} when session.caller == nil -> {:reply, {:ok, session.id}, state}
-      {:ok, known} -> await(state, known, from, session.deadline)
+      {:ok, %{status: :active} = known} -> {:noreply, wait(state, known, from)}
+      {:ok, known} -> {:reply, {:result, known.result}, state}
       {:error, reason} -> {:reply, {:error, reason}, state}
     end
   end
@@ -129,11 +131,10 @@ defmodule MABEAM.Coordination.Server do
 
   @impl true
   def handle_info({:timeout, _timer, {:deadline, id}}, state),
-    do: {:noreply, if_active(state, id, &Lifecycle.timed_out(state, &1))}
+    do: {:noreply, if_active(state, id, &deadline(state, &1))}
 
-  def handle_info({:timeout, _timer, {:attempt, id}}, state) do
-    {:noreply, if_active(state, id, &attempt(state, &1))}
-  end
+  def handle_info({:timeout, _timer, {:attempt, id}}, state),
+    do: {:noreply, if_active(state, id, &attempt(state, &1))}
 
   def handle_info({:timeout, _timer, {:waiter, id, from}}, state),
     do: {:noreply, %{state | waiters: Waiters.expired(state.waiters, id, from)}}
@@ -192,13 +193,12 @@ defmodule MABEAM.Coordination.Server do
     end
   end
 
+  # A little longer than the session, whose end tells why.
+  defp wait(state, session, from),
+    do: wait(state, session.id, from, session.deadline + @longer_ms)
+
   defp wait(state, id, from, deadline),
     do: %{state | waiters: Waiters.add(state.waiters, id, from, deadline)}
-
-  defp await(state, %{status: :active, id: id}, from, deadline),
-    do: {:noreply, wait(state, id, from, deadline)}
-
-  defp await(state, session, _from, _deadline), do: {:reply, {:result, session.result}, state}
 
   defp local({:ok, session}), do: {:result, session.result}
   defp local(:error), do: {:error, :unknown_session}
@@ -210,9 +210,15 @@ defmodule MABEAM.Coordination.Server do
     end
   end
 
-  # A worker: the timer is of an earlier run of the session, which has ended and was taken back.
-  defp attempt(state, session),
-    do: if(session.worker, do: state, else: Lifecycle.attempt(state, session))
+  # A session that has ended may have been taken back, and run again: then its old timers are
+  # void.
+  defp deadline(state, session) do
+    if Call.left(session.deadline) > 0, do: state, else: Lifecycle.timed_out(state, session)
+  end
+
+  defp attempt(state, session) do
+    if session.worker, do: state, else: Lifecycle.attempt(state, session)
+  end
 
   defp down(state, session, :caller, _reason), do: Lifecycle.cancel(state, session)
 

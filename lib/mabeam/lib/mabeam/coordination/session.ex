@@ -107,7 +107,7 @@ defmodule MABEAM.Coordination.Session do
   @spec again(t) :: t
   def again(session), do: %{session | attempt: session.attempt + 1, worker: nil, began: nil}
 
-  @doc "The session at its end."
+  @doc "The session at its end, without what is of no use any more."
   @spec ended(t, MABEAM.Coordination.result(), settled? :: boolean) :: t
   def ended(session, result, settled?) do
     %{
@@ -116,6 +116,7 @@ defmodule MABEAM.Coordination.Session do
         result: result,
         settled?: settled?,
         ended_at: System.monotonic_time(),
+        params: %{},
         worker: nil,
         caller: nil
     }
