@@ -82,11 +82,9 @@ defmodule Foundation.Test.Cluster do
   defp arguments do
     paths = Enum.reject(:code.get_path(), &List.starts_with?(&1, :code.lib_dir()))
     # Several nodes share few cores: none of them is to keep one busy with waiting.
-    # No busy waiting: there are more nodes than processors.
-    flags =
-      ~w[+sbwt none +sbwtdcpu none +sbwtdio none -kernel logger_level none -setcookie #{@cookie}]
-
-    Enum.map(flags, &String.to_charlist/1) ++ [~c"-pa" | paths]
+    idle = ~w(+sbwt none +sbwtdcpu none +sbwtdio none)
+    flags = idle ++ ~w(-setcookie #{@cookie} -kernel logger_level none -pa)
+    Enum.map(flags, &String.to_charlist/1) ++ paths
   end
 
   @doc "Calls a function on `node`; fails as it fails, or when it takes longer than `timeout`."

@@ -12,6 +12,8 @@ defmodule Foundation.Coordination.Cluster do
   they are a majority. A node that has lost its memory does not count until it is back: it joins a majority, or, when all
   members are there, whoever knows most.
 
+  mnesia logs an error when parted nodes see each other again: that is where this cluster heals them.
+
   A node that is given a name while it runs (`:net_kernel.start/1`) is the same cluster of one under its new name, and
   keeps its ledger.
 

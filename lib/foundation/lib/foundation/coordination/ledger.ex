@@ -63,7 +63,7 @@ defmodule Foundation.Coordination.Ledger do
         {:ok, {:unconfirmed, result, mark}} -> settle(table, result, mark, deadline)
         {:ok, {:aborted, reason}} -> {:error, {:aborted, reason}}
         {:ok, :again} -> attempt(table, fun, deadline)
-        {:ok, :unwanted} -> {:error, :timeout}
+        {:ok, unsure} when unsure in [:unwanted, :unknown] -> {:error, :timeout}
         {:error, :unavailable} -> {:error, :unavailable}
         {:error, failure} -> failed(failure, table, fun, marker, deadline)
       end
@@ -100,7 +100,7 @@ defmodule Foundation.Coordination.Ledger do
   @doc "The value under `key`, inside a transaction."
   @spec read(key) :: {:ok, term} | :error
   def read(key) do
-    case :mnesia.read(context().table, key, :read) do
+    case row(key) do
       [{_table, _key, value, _owner, _version}] -> {:ok, value}
       [] -> :error
     end
@@ -115,7 +115,7 @@ defmodule Foundation.Coordination.Ledger do
   def write({_tag, _term} = key, value, owner \\ nil) when is_pid(owner) or is_nil(owner) do
     %{table: table, number: number} = context = context()
     row = {table, key, value, owner, number}
-    :ok = :mnesia.write(table, row, :write)
+    :ok = Transaction.mnesia(fn -> :mnesia.write(table, row, :write) end)
     Process.put(@context, %{context | rows: Map.put(context.rows, key, row)})
     :ok
   end
@@ -124,7 +124,7 @@ defmodule Foundation.Coordination.Ledger do
   @spec delete(key) :: :ok
   def delete({_tag, _term} = key) do
     context = context()
-    :ok = :mnesia.delete(context.table, key, :write)
+    :ok = Transaction.mnesia(fn -> :mnesia.delete(context.table, key, :write) end)
     Process.put(@context, %{context | rows: Map.put(context.rows, key, :deleted)})
     :ok
   end
@@ -137,16 +137,21 @@ defmodule Foundation.Coordination.Ledger do
     pattern =
       {{table, {:"$1", :_}, :_, :_, :_}, [{:"=:=", :"$1", {:const, tag}}], [{:element, 2, :"$_"}]}
 
-    :mnesia.select(table, [pattern], :read)
+    Transaction.mnesia(fn -> :mnesia.select(table, [pattern], :read) end)
   end
 
   @doc "The process that owns `key`, inside a transaction; `nil` when there is none."
   @spec owner(key) :: pid | nil
   def owner(key) do
-    case :mnesia.read(context().table, key, :read) do
+    case row(key) do
       [{_table, _key, _value, owner, _version}] -> owner
       [] -> nil
     end
+  end
+
+  defp row(key) do
+    table = context().table
+    Transaction.mnesia(fn -> :mnesia.read(table, key, :read) end)
   end
 
   @doc "The nodes that take part, inside a transaction: processes of others are as good as dead."

@@ -16,7 +16,8 @@ defmodule Foundation.Coordination.Neighbours do
     reached = Enum.filter(nodes, &(:net_kernel.hidden_connect_node(&1) == true))
     near = [node() | Node.list()] ++ reached
     welcome = Enum.filter(reached, &welcome?(&1, near))
-    Enum.each(reached, &:erlang.disconnect_node/1)
+    # Not one that has connected to this node meanwhile.
+    Enum.each(reached -- Node.list(), &:erlang.disconnect_node/1)
     Enum.each(welcome, &Node.connect/1)
   end
 

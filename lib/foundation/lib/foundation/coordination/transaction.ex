@@ -20,16 +20,24 @@ defmodule Foundation.Coordination.Transaction do
   @doc """
   Runs `fun`, for `caller`, if it still waits.
 
-  `:again` says that nothing has been written because the majority is just changing, `:unwanted` that nobody waits any more.
+  `:again` says that nothing has been written because the majority is just changing, `:unwanted` that nobody waits any more;
+  `:unknown` that mnesia was stopped in the midst of the commit.
   `marker` is set when the commit begins.
   """
   @spec run(Store.table(), (() -> term), :atomics.atomics_ref(), pid, integer) ::
-          {:committed, term} | {:unconfirmed, term, mark} | {:aborted, term} | :again | :unwanted
+          {:committed, term}
+          | {:unconfirmed, term, mark}
+          | {:aborted, term}
+          | :again
+          | :unwanted
+          | :unknown
   def run(table, fun, marker, caller, deadline) do
     result =
       :mnesia.transaction(fn ->
+        # mnesia may run this anew: what it began before has been aborted then.
+        :atomics.put(marker, 1, 0)
         check_wanted(caller, deadline)
-        :mnesia.write_lock_table(table)
+        lock(table)
         check_wanted(caller, deadline)
         head = head!(table)
         nodes = nodes!(table, head)
@@ -45,8 +53,16 @@ defmodule Foundation.Coordination.Transaction do
     case result do
       {:atomic, {value, rows, _mark, _nodes}} when rows == %{} -> {:committed, value}
       {:atomic, {value, rows, mark, nodes}} -> finish(table, value, rows, mark, nodes)
-      {:aborted, reason} -> aborted(reason)
+      {:aborted, reason} -> aborted(reason, :atomics.get(marker, 1) == 1)
     end
+  end
+
+  @doc "Calls mnesia inside a transaction: if it fails because it is being stopped, the transaction is aborted."
+  @spec mnesia((() -> result)) :: result when result: term
+  def mnesia(fun) do
+    fun.()
+  catch
+    :error, _reason -> :mnesia.abort(:stopped)
   end
 
   @doc "Whether the transaction with this mark is part of the history on which the majority has agreed."
@@ -54,7 +70,7 @@ defmodule Foundation.Coordination.Transaction do
   def confirm(table, {epoch, number}) do
     result =
       :mnesia.transaction(fn ->
-        :mnesia.write_lock_table(table)
+        lock(table)
         head = head!(table)
         nodes!(table, head)
         if head.epoch == epoch, do: head.number, else: Map.get(head.ends, epoch, 0)
@@ -74,7 +90,7 @@ defmodule Foundation.Coordination.Transaction do
 
     result =
       :mnesia.transaction(fn ->
-        :mnesia.write_lock_table(table)
+        lock(table)
         head = head!(table)
         if Store.active(table) != nodes or head.epoch >= epoch, do: :mnesia.abort(:changed)
         ends = head.ends |> Map.put(head.epoch, head.number) |> latest()
@@ -94,15 +110,18 @@ defmodule Foundation.Coordination.Transaction do
     if Call.left(deadline) == 0 or not Process.alive?(caller), do: :mnesia.abort(:unwanted)
   end
 
+  defp lock(table), do: mnesia(fn -> :mnesia.write_lock_table(table) end)
+
   defp head!(table) do
-    case :mnesia.read(table, :head, :write) do
+    case mnesia(fn -> :mnesia.read(table, :head, :write) end) do
       [{_table, :head, head, _owner, _version}] -> head
       [] -> Store.beginning()
     end
   end
 
-  defp write_head(table, head),
-    do: :mnesia.write(table, {table, :head, head, nil, head.number}, :write)
+  defp write_head(table, head) do
+    mnesia(fn -> :mnesia.write(table, {table, :head, head, nil, head.number}, :write) end)
+  end
 
   defp nodes!(table, head) do
     cond do
@@ -126,13 +145,13 @@ defmodule Foundation.Coordination.Transaction do
     end
   end
 
-  defp aborted({:ledger, reason}), do: {:aborted, reason}
-  defp aborted(:unwanted), do: :unwanted
-  defp aborted(:changing), do: :again
-  defp aborted(:nomore), do: :again
-  defp aborted({:no_majority, _table}), do: :again
-  defp aborted({:no_exists, _table}), do: :again
-  defp aborted({:node_not_running, _node}), do: :again
-  defp aborted({:bad_commit, _node}), do: :again
-  defp aborted(reason), do: {:aborted, reason}
+  @again [:no_majority, :no_exists, :node_not_running, :bad_commit]
+
+  # mnesia aborts a commit for reasons that it names; if it fails in it, the outcome is not known.
+  defp aborted({:ledger, reason}, _committing?), do: {:aborted, reason}
+  defp aborted(:unwanted, _committing?), do: :unwanted
+  defp aborted(reason, _committing?) when reason in [:changing, :nomore, :stopped], do: :again
+  defp aborted({reason, _what}, _committing?) when reason in @again, do: :again
+  defp aborted(_reason, true), do: :unknown
+  defp aborted(reason, false), do: {:aborted, reason}
 end
