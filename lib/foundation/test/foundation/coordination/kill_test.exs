@@ -1,0 +1,133 @@
+defmodule Foundation.Coordination.KillTest do
+  @moduledoc """
+  The servers of the coordination are killed, and mnesia, while they are used.
+
+  `FOUNDATION_ROUNDS` says how often, 2 unless told.
+  """
+  use ExUnit.Case, async: false
+
+  alias Foundation.Coordination
+  alias Foundation.Coordination.{Consensus, Ledger, Primitives, Store}
+  alias Foundation.Test.{Cluster, Load, Peer, Signals, Worker}
+
+  @rounds String.to_integer(System.get_env("FOUNDATION_ROUNDS", "2"))
+  @moduletag timeout: 120_000 + @rounds * 60_000
+  @moduletag :capture_log
+
+  @servers [
+    Coordination.TableKeeper,
+    Coordination.Watchers,
+    Coordination.Feed,
+    Coordination.Cluster.Server,
+    Coordination.Sweeper,
+    Coordination.Member
+  ]
+
+  describe "on a node of its own" do
+    setup do
+      # The load's answers outlive the supervisor of tasks, which is killed, too.
+      {:ok, tag: make_ref(), supervisor: start_supervised!(Task.Supervisor)}
+    end
+
+    for victim <- @servers ++ [Foundation.TaskSupervisor, :mnesia_tm, :mnesia_locker] do
+      test "#{inspect(victim)} is killed, and nothing is lost", %{
+        tag: tag,
+        supervisor: supervisor
+      } do
+        owner = start_supervised!(Worker)
+        :ok = Ledger.subscribe(tag)
+
+        {:ok, _} =
+          Ledger.transaction(
+            fn ->
+              Ledger.write({tag, :kept}, :value)
+              Ledger.write({tag, :owned}, :value, owner)
+            end,
+            5_000
+          )
+
+        assert_receive {:foundation_ledger, {^tag, :owned}, :written}, 5_000
+        {:ok, lock} = Primitives.acquire_lock(tag)
+
+        acquire = fn -> retry(fn -> Primitives.acquire_lock(tag, timeout: 30_000) end) end
+        waiting = Task.Supervisor.async_nolink(supervisor, acquire)
+
+        unquote(victim) |> Process.whereis() |> Signals.kill()
+        counted = for _n <- 1..20, do: count(tag)
+        added = Enum.count(counted, &match?({:ok, _}, &1))
+        maybe = Enum.count(counted, &match?({:error, :timeout}, &1))
+
+        assert {:ok, {:ok, :value}} =
+                 retry(fn -> Ledger.transaction(fn -> Ledger.read({tag, :kept}) end, 5_000) end)
+
+        assert {:ok, n} = retry(fn -> Primitives.get_counter(tag) end)
+        assert n in added..(added + maybe)
+
+        # What has an owner goes with it, and who waited is woken.
+        stop_supervised!(Worker)
+        assert_receive {:foundation_ledger, {^tag, :owned}, :deleted}, 20_000
+        assert :ok = retry(fn -> Primitives.release_lock(lock) end)
+        assert {:ok, _lock} = Task.await(waiting, 30_000)
+      end
+    end
+  end
+
+  defp count(tag), do: Primitives.increment_counter(tag)
+
+  # A server that is just being restarted is not available: whoever can wait asks again.
+  defp retry(fun) do
+    with {:error, :unavailable} <- fun.(), do: retry(fun)
+  end
+
+  test "on three nodes, again and again" do
+    env = [{:foundation, :max_restarts, 1_000_000}]
+    cluster = Cluster.start(lineage: true, env: env)
+    Cluster.await_view(cluster, cluster.members)
+
+    Enum.reduce(1..@rounds, Load.nothing(), fn round, answers ->
+      victims =
+        @servers ++
+          List.duplicate(:task, 12) ++ if(rem(round, 4) == 0, do: [:mnesia_tm], else: [])
+
+      for node <- cluster.members, do: :ok = Cluster.call(cluster, node, Load, :start, [3_000])
+
+      for _n <- 1..200 do
+        Cluster.call(cluster, Enum.random(cluster.members), Peer, :kill, [Enum.random(victims)])
+      end
+
+      answers =
+        for node <- cluster.members, reduce: answers do
+          answers -> Load.add_up(answers, Cluster.call(cluster, node, Load, :stop, []))
+        end
+
+      Cluster.await_view(cluster, cluster.members)
+      true?(cluster, answers)
+      answers
+    end)
+  end
+
+  defp true?(cluster, answers) do
+    assert Enum.uniq(answers.odd) -- [{:error, :unavailable}] == []
+    for node <- cluster.members, do: Cluster.call(cluster, node, Peer, :quiet, [])
+    logs = for node <- cluster.members, do: Cluster.call(cluster, node, Consensus, :log, [20_000])
+    assert [{:ok, log}] = Enum.uniq(logs)
+    first = hd(log).index
+    assert Enum.map(log, & &1.index) == Enum.to_list(first..List.last(log).index)
+    assert Enum.filter(answers.entries, &(&1.index >= first)) -- log == []
+    {:ok, count} = Cluster.call(cluster, hd(cluster.members), Primitives, :get_counter, [:load])
+    assert count in answers.added..(answers.added + answers.maybe_added)
+    assert answers.tokens == Enum.uniq(answers.tokens)
+
+    for node <- cluster.members do
+      Cluster.call(cluster, node, Peer, :quiet, [])
+      assert Cluster.call(cluster, node, Peer, :orphans, []) == []
+    end
+
+    rows =
+      for node <- cluster.members do
+        cluster |> Cluster.call(node, Store, :rows, [Store.agreed()]) |> Enum.sort()
+      end
+
+    assert length(Enum.uniq(rows)) == 1
+  end
+end
