@@ -258,4 +258,42 @@ defmodule MABEAM.Coordination.KillTest do
                {:ok, [{a, {:error, {:agent_down, :killed}}}, {b, {:ok, 42}}]}
     end
   end
+
+  test "any of them is killed under load: each coordination has an end, and nothing is left" do
+    agents = for n <- 1..5, do: Actor.start!(fn _request -> {:bid, n} end)
+
+    callers =
+      for _caller <- 1..8 do
+        Task.Supervisor.async_nolink(__MODULE__.Tasks, fn ->
+          for n <- 1..50 do
+            if rem(n, 5) == 0, do: kill_one()
+            Coordination.coordinate(:auction, agents, %{})
+          end
+        end)
+      end
+
+    for result <- callers |> Task.await_many(60_000) |> List.flatten() do
+      assert match?({:ok, %{price: 5}}, result) or match?({:error, {:crashed, _reason}}, result)
+    end
+
+    whole!()
+    assert Coordination.list_active_sessions() == {:ok, []}
+    Enum.each(MABEAM.CoordinationSupervisor.workers(), &assert_down/1)
+    Enum.each(Task.Supervisor.children(MABEAM.TaskSupervisor), &assert_down/1)
+  end
+
+  # Never the tables' keeper: what it keeps is lost when the server dies at the same time.
+  defp kill_one do
+    pid =
+      case Enum.random([:name, :worker, :request]) do
+        :name -> Process.whereis(Enum.random([Coordination, MABEAM.CoordinationSupervisor]))
+        :worker -> random(MABEAM.CoordinationSupervisor.workers())
+        :request -> random(Task.Supervisor.children(MABEAM.TaskSupervisor))
+      end
+
+    if pid, do: Process.exit(pid, :kill)
+  end
+
+  defp random([]), do: nil
+  defp random(pids), do: Enum.random(pids)
 end
