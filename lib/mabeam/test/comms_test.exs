@@ -112,7 +112,7 @@ defmodule MABEAM.CommsTest do
       assert Comms.request(id, {:echo, 1}) == {:ok, 1}
     end
 
-    test "a caller that dies while it waits gives its place back, and the agent never hears of it" do
+    test "a caller that dies while it waits gives its place back, unheard by the agent" do
       Signals.listen([:mabeam, :agent, :given_up])
       {id, pid} = Servant.start!()
       {:ok, _first} = Comms.send_async_request(id, {:hold, 1})

@@ -12,7 +12,7 @@ defmodule MABEAM.Agent do
         def handle_request({:add, number}, sum), do: {:reply, sum + number, sum + number}
       end
 
-      :ok = MABEAM.Agent.register("adder", Adder, capabilities: [:arithmetic], config: %{start: 40})
+      :ok = MABEAM.Agent.register("adder", Adder, config: %{start: 40})
       {:ok, _pid} = MABEAM.Agent.start("adder")
       {:ok, 42} = MABEAM.Comms.request("adder", {:add, 2})
 

@@ -128,10 +128,8 @@ defmodule MABEAM.AgentRegistry do
   @doc "Id and status of all agents, sorted by id."
   @spec list() :: {:ok, [{id, status}]} | {:error, :unavailable}
   def list do
-    {:ok,
-     Enum.sort(
-       :ets.select(@table, [{row(_: :_, id: :"$1", status: :"$2"), [], [{{:"$1", :"$2"}}]}])
-     )}
+    every_row = row(_: :_, id: :"$1", status: :"$2")
+    {:ok, Enum.sort(:ets.select(@table, [{every_row, [], [{{:"$1", :"$2"}}]}]))}
   rescue
     ArgumentError -> {:error, :unavailable}
   end
@@ -144,6 +142,9 @@ defmodule MABEAM.AgentRegistry do
   @spec to_revive() :: [id]
   def to_revive do
     :ets.select(@table, [{row(_: :_, id: :"$1", status: :restarting, cell: nil), [], [:"$1"]}])
+  rescue
+    # The table was lost. The registry, when it is back, will tell.
+    ArgumentError -> []
   end
 
   @doc false
@@ -160,7 +161,7 @@ defmodule MABEAM.AgentRegistry do
 
   @doc false
   @spec adopt(row :: tuple) :: :ok | {:error, term}
-  def adopt(row), do: insist({:adopt, row})
+  def adopt(row), do: Call.call(@table, {:adopt, row})
 
   @doc false
   @spec stopping(id) ::
@@ -238,12 +239,9 @@ defmodule MABEAM.AgentRegistry do
       function_exported?(module, :init, 1) and function_exported?(module, :handle_request, 2)
   end
 
-  defp options?(options) do
-    Keyword.keyword?(options) and Enum.all?(options, &option?/1)
-  end
+  defp options?(options), do: Keyword.keyword?(options) and Enum.all?(options, &option?/1)
 
   defp option?({:type, type}), do: label?(type)
-
   defp option?({:capabilities, list}), do: labels?(list)
   defp option?({:config, _config}), do: true
   defp option?(_other), do: false

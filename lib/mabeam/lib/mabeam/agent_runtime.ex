@@ -7,6 +7,7 @@ defmodule MABEAM.AgentRuntime do
   """
   use Supervisor
 
+  @doc "Starts the supervisor and its children."
   @spec start_link(keyword) :: Supervisor.on_start()
   def start_link(_options), do: Supervisor.start_link(__MODULE__, [], name: __MODULE__)
 

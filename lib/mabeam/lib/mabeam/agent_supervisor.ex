@@ -12,6 +12,7 @@ defmodule MABEAM.AgentSupervisor do
 
   @timeout 10_000
 
+  @doc "Starts the supervisor, without agents."
   @spec start_link(keyword) :: Supervisor.on_start()
   def start_link(_options), do: DynamicSupervisor.start_link(__MODULE__, [], name: __MODULE__)
 

@@ -20,8 +20,8 @@ defmodule MABEAM.Test.Remote do
   end
 
   @doc """
-  Kills the scope of `:pg` on another node, where an agent of this name runs, and returns when that
-  is found from this node again.
+  Kills the scope of `:pg` on another node, where an agent of this name runs, and returns when
+  that is found from this node again.
   """
   @spec kill_scope(node, MABEAM.Agent.id()) :: :ok
   def kill_scope(node, id) do

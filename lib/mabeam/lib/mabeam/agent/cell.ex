@@ -29,8 +29,8 @@ defmodule MABEAM.Agent.Cell do
   def start_link({id, mode}), do: Supervisor.start_link(__MODULE__, {id, mode})
 
   @doc """
-  The agent's row, as its gate has it, with the processes of this cell; `:error` when they are being
-  restarted just then.
+  The agent's row, as its gate has it, with the processes of this cell; `:error` when they are
+  being restarted just then.
   """
   @spec registration(pid) :: {:ok, tuple} | :error
   def registration(cell) do

@@ -14,6 +14,7 @@ defmodule MABEAM.Agent.Reviver do
   alias MABEAM.{AgentRegistry, AgentSupervisor}
   alias MABEAM.Agent.Cell
 
+  @doc "Starts the server."
   @spec start_link(keyword) :: GenServer.on_start()
   def start_link(_options), do: GenServer.start_link(__MODULE__, [], name: __MODULE__)
 
@@ -52,7 +53,8 @@ defmodule MABEAM.Agent.Reviver do
   @impl true
   def handle_info(message, failures), do: Stray.message(message, failures)
 
-  # Most are known. One whose name was given to another agent meanwhile has to end.
+  # Most are known; a registry that is not there asks again, if it needs to. One whose name was
+  # given to another agent meanwhile has to end.
   defp adopt(cell) do
     with {:ok, row} <- Cell.registration(cell),
          {:error, :already_registered} <- AgentRegistry.adopt(row),
@@ -63,7 +65,8 @@ defmodule MABEAM.Agent.Reviver do
   defp start(id, failures) do
     case AgentSupervisor.start_cell(id, :revive) do
       {:error, :unavailable} ->
-        # The supervisor died: this server is restarted after it, and finds the agent in the table.
+        # The supervisor died: this server is restarted after it, and finds the agent in the
+        # table.
         failures
 
       {:error, {:shutdown, :unavailable}} ->

@@ -15,8 +15,8 @@ defmodule MABEAM.AgentRegistry.Metrics do
     * `dropped` notifications and events did not reach the agent
     * `in_flight` requests, notifications and events wait or are being handled; `unheard` of them
       are notifications and events
-    * `last_latency_us` is how many microseconds the last answer took from when the request was let
-      in, 0 before the first one
+    * `last_latency_us` is how many microseconds the last answer took from when the request was
+      let in, 0 before the first one
   """
   @type t :: %{
           requests: non_neg_integer,

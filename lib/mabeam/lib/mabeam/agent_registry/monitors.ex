@@ -1,14 +1,14 @@
 defmodule MABEAM.AgentRegistry.Monitors do
   @moduledoc """
-  What the registry's server knows of the processes that it watches: whose they are, how they ended,
-  and how often an agent has crashed of late.
+  What the registry's server knows of the processes that it watches: whose they are, how they
+  ended, and how often an agent has crashed of late.
 
   A process is watched as a part of an agent: its `:cell`, its `:pid`, its `:gate`, or the
   `:stopper`, who is just stopping it.
   """
 
-  # watched: reference => {id, part}; references: the other way round; reasons: {id, part} => why it
-  # ended; crashes: id => when its agent or gate crashed, in milliseconds, the latest first
+  # watched: reference => {id, part}; references: the other way round; reasons: {id, part} => why
+  # it ended; crashes: id => when its agent or gate crashed, in milliseconds, the latest first
   defstruct watched: %{}, references: %{}, reasons: %{}, crashes: %{}
 
   @type part :: :cell | :pid | :gate | :stopper

@@ -47,9 +47,19 @@ defmodule MABEAM.AgentRegistry.Server do
     end
   end
 
-  def handle_call({:adopt, row}, from, monitors) do
-    {:reply, answer, monitors} = handle_call({:register, row}, from, monitors)
-    {:reply, answer, if(answer == :ok, do: resume(row, monitors), else: monitors)}
+  # An agent whose cell is alive was not deregistered: its row is missing because it was lost.
+  def handle_call({:adopt, row}, _from, monitors) do
+    cond do
+      not Process.alive?(row(row, :cell)) ->
+        {:reply, {:error, :not_running}, monitors}
+
+      :ets.insert_new(@table, row) ->
+        Index.enter(row)
+        {:reply, :ok, resume(row, monitors)}
+
+      true ->
+        {:reply, {:error, :already_registered}, monitors}
+    end
   end
 
   def handle_call({:deregister, id}, _from, monitors) do

@@ -3,12 +3,12 @@ defmodule MABEAM.Comms.Server do
   Watches over asynchronous requests, and keeps the subscriptions.
 
   An asynchronous request is made by a task of `MABEAM.TaskSupervisor`, which sends the answer to
-  the caller itself. The server is there for what goes wrong: it tells the caller when the task was
-  killed, and ends the task when the caller has died.
+  the caller itself. The server is there for what goes wrong: it tells the caller when the task
+  was killed, and ends the task when the caller has died.
 
   The caller gets one answer, though task and server may both send one: the reference of a request
-  is an alias of the caller (`:erlang.alias/1`) that ends with the first message; the runtime drops
-  the second.
+  is an alias of the caller (`:erlang.alias/1`) that ends with the first message; the runtime
+  drops the second.
 
   Subscriptions and what the server knows of tasks outlive it: its tables have a keeper, the tasks
   go on without it, and its successor watches them again.
@@ -29,6 +29,7 @@ defmodule MABEAM.Comms.Server do
   # waiting: agent => how many tasks wait for it; subscribers: pid => reference
   defstruct monitors: %{}, tasks: %{}, waiting: %{}, subscribers: %{}
 
+  @doc "Starts the server, named `MABEAM.Comms`."
   @spec start_link(keyword) :: GenServer.on_start()
   def start_link(_options), do: GenServer.start_link(__MODULE__, [], name: @server)
 
@@ -55,9 +56,11 @@ defmodule MABEAM.Comms.Server do
     :answered
   end
 
+  @doc "Enters a subscription."
   @spec subscribe(Comms.subscriber(), Comms.topic()) :: :ok | {:error, Call.reason()}
   def subscribe(subscriber, topic), do: Call.call(@server, {:subscribe, subscriber, topic})
 
+  @doc "Ends a subscription."
   @spec unsubscribe(term, term) :: :ok | {:error, :not_subscribed | Call.reason()}
   def unsubscribe(subscriber, topic), do: Call.call(@server, {:unsubscribe, subscriber, topic})
 
@@ -65,6 +68,7 @@ defmodule MABEAM.Comms.Server do
   @spec forget(Comms.subscriber()) :: :ok | {:error, Call.reason()}
   def forget(subscriber), do: Call.call(@server, {:forget, subscriber})
 
+  @doc "Who is subscribed to a topic."
   @spec subscribers(Comms.topic()) :: {:ok, [Comms.subscriber()]} | {:error, :unavailable}
   def subscribers(topic) do
     {:ok, :ets.select(@subscribers, [{{{topic, :"$1"}}, [], [:"$1"]}])}
@@ -187,14 +191,14 @@ defmodule MABEAM.Comms.Server do
   defp reported(:normal, _reply_to, _agent), do: :ok
 
   defp reported(:noproc, reply_to, agent) do
-    respond(reply_to, {:error, {:task_down, :noproc}})
     Stats.lost(:async_unwatched, %{agent: agent})
+    respond(reply_to, {:error, {:task_down, :noproc}})
   end
 
   defp reported(reason, reply_to, agent) do
-    respond(reply_to, {:error, {:task_down, reason}})
     Stats.lost(:async_lost, %{agent: agent, reason: reason})
     Foundation.Events.report(:async_request_lost, %{agent: agent, reason: reason})
+    respond(reply_to, {:error, {:task_down, reason}})
   end
 
   defp abandon(task, state) do
