@@ -31,7 +31,7 @@ seeds() {
 
 # rounds APPLICATION: its tests on several nodes, 20 times.
 rounds() {
-    (cd "lib/$1" && FOUNDATION_ROUNDS=20 MIX_ENV=test mix test --only nodes)
+    (cd "lib/$1" && FOUNDATION_ROUNDS=20 MIX_ENV=test mix test $(grep -rl --include='*_test.exs' FOUNDATION_ROUNDS test))
 }
 
 export LINEAGE_SOAK=1 LINEAGE_STORM=1000000 LINEAGE_CYCLES=1000
