@@ -5,6 +5,10 @@ defmodule MABEAM.CoordinationSupervisor do
   Workers are `:temporary`: whether a coordination that crashed is run again is decided by its
   protocol and its deadline, not by a supervisor's count of restarts. `MABEAM.Coordination` does
   that.
+
+  One supervisor is enough. Measured on two cores, with 1 to 128 callers at once, it starts a
+  worker in 8 to 21 us, of the 45 to 90 us that a whole session takes, and two partitions of a
+  `PartitionSupervisor` start them no faster (7 to 13 us): there is no queue to divide.
   """
   use DynamicSupervisor
 

@@ -5,8 +5,9 @@ defmodule MABEAM.Coordination.LegacyTest do
   import ExUnit.CaptureLog
 
   alias Foundation.Supervision
+  alias Foundation.Test.Census
   alias MABEAM.Coordination
-  alias MABEAM.Test.Puppet
+  alias MABEAM.Test.{Actor, Puppet}
 
   setup do
     start_supervised!({Task.Supervisor, name: __MODULE__.Tasks})
@@ -34,10 +35,13 @@ defmodule MABEAM.Coordination.LegacyTest do
   end
 
   test "a session runs in a process that nobody supervises", %{protocol: protocol} do
+    Census.attach()
     {id, task, process} = begin(protocol)
 
-    assert Process.info(process, :initial_call) ==
-             {:initial_call, {MABEAM.Legacy.Coordination, :coordination_process, 2}}
+    assert Census.orphans([MABEAM.Legacy.Coordination]) == [
+             {{MABEAM.Legacy.Coordination, :coordination_process, 2}, :detached},
+             {{MABEAM.Legacy.Coordination, :run_protocol, 2}, :detached}
+           ]
 
     assert Process.info(process, :links) == {:links, [task]}
     assert Process.info(process, :monitored_by) == {:monitored_by, []}
@@ -108,6 +112,26 @@ defmodule MABEAM.Coordination.LegacyTest do
     assert_receive {:DOWN, ^monitor, :process, ^server, _reason}, 5_000
     assert Coordination.get_session_results(id, 100) == {:error, :pending}
     :ok = Coordination.cancel_session(id)
+  end
+
+  test "with the phase on nothing of a session is an orphan", %{protocol: protocol} do
+    :ok = Supervision.switch(:phase_1, true)
+    Census.attach()
+    test = self()
+
+    agent =
+      Actor.start!(fn _request ->
+        send(test, {:asked, self()})
+        receive do: (:go -> :done)
+      end)
+
+    {:ok, id} = Coordination.coordinate_async(protocol, [agent], %{test: test})
+    assert_receive {:running, worker, _context}, 5_000
+    send(worker, {:ask, :think, 5_000})
+    assert_receive {:asked, pid}, 5_000
+    assert Lineage.orphans() == []
+    send(pid, :go)
+    assert Coordination.get_session_results(id, 5_000) == {:ok, [{agent, {:ok, :done}}]}
   end
 
   test "what began before a switch ends as it began", %{protocol: protocol} do
