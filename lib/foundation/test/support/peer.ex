@@ -37,14 +37,22 @@ defmodule Foundation.Test.Peer do
     end
   end
 
-  @doc "What runs under Foundation's supervisors, each by the names of those above it; without tasks."
+  @doc "What runs under Foundation's supervisors but for tasks, each by the names of those above it."
   @spec census() :: [[term]]
   def census, do: Foundation.Supervisor |> children([]) |> Enum.sort()
 
+  defp children(Foundation.TaskSupervisor, _above), do: []
+
   defp children(supervisor, above) do
     for {id, pid, type, _modules} <- Supervisor.which_children(supervisor),
-        row <- if(type == :supervisor, do: children(pid, [id | above]), else: [[id | above]]),
+        row <-
+          if(type == :supervisor, do: children(name(pid), [id | above]), else: [[id | above]]),
         do: row
+  end
+
+  defp name(pid) do
+    {:registered_name, name} = Process.info(pid, :registered_name)
+    name
   end
 
   @doc "The orphans on this node, as Lineage finds them: what each runs, and their kinds."

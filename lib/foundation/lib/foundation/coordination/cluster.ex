@@ -54,10 +54,13 @@ defmodule Foundation.Coordination.Cluster do
     end
   end
 
-  @doc "Whether the nodes with an active copy are a majority, and the composition of the table's latest epoch."
+  @doc """
+  Whether the nodes with an active copy are a majority, and the composition of the table's latest epoch, without
+  interruption since it began.
+  """
   @spec agrees?(Store.head(), [node]) :: boolean
   def agrees?(head, active) do
-    head.nodes == active and length(active) >= majority() and
+    head.nodes == active and length(active) >= majority() and head.epoch > Formation.ended() and
       Enum.all?(active, &(&1 == node() or &1 in Node.list()))
   end
 

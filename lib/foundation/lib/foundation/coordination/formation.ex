@@ -30,20 +30,36 @@ defmodule Foundation.Coordination.Formation do
         :error -> {false, if(table in kept(), do: Feed.head(table), else: Store.beginning())}
       end
 
+    active = Store.active(table)
+    if head.nodes -- active != [], do: mark(:ended, max(ended(), head.epoch))
+
     %{
       node: node(),
       head: head,
       table?: table?,
-      active: Store.active(table),
-      promised: max(mark(:promised) || 0, head.epoch)
+      active: active,
+      known: if(Store.running?(), do: Store.known(), else: []),
+      promised: max(mark(:promised) || 0, head.epoch),
+      ended: ended()
     }
   end
 
-  @doc "Promises to begin no epoch up to `epoch` but this one, if `nodes` are the active ones as this node sees it."
+  @doc """
+  The latest epoch that is known to have ended on this node, though its composition may be the same again.
+
+  Who comes back into it has to be part of a new one before it counts: until then it may yet go back to what it had.
+  """
+  @spec ended() :: non_neg_integer
+  def ended, do: mark(:ended) || 0
+
+  @doc """
+  Promises to begin no epoch up to `epoch` but this one, if `nodes` are the active ones as this node sees it, and it has
+  nothing to go back to.
+  """
   @spec promise(pos_integer, [node]) :: boolean
   def promise(epoch, nodes) do
     status = status()
-    promised? = status.active == nodes and status.promised < epoch
+    promised? = status.active == nodes and status.promised < epoch and sound?()
     if promised?, do: mark(:promised, epoch)
     promised?
   end
@@ -96,7 +112,12 @@ defmodule Foundation.Coordination.Formation do
 
   defp carry_out(:create, _deadline), do: create()
   defp carry_out(:begin, _deadline), do: begin()
-  defp carry_out({:join, nodes}, deadline), do: join(nodes, deadline)
+
+  defp carry_out(:forget, _deadline),
+    do: Store.forget(Store.known() -- Store.active(Store.agreed()))
+
+  defp carry_out(:part, _deadline), do: part(&restart/1)
+  defp carry_out({:join, nodes}, deadline), do: part(&join(nodes, &1, deadline))
   defp carry_out(doubt, _deadline), do: doubt
 
   defp plan(insist) do
@@ -152,6 +173,18 @@ defmodule Foundation.Coordination.Formation do
     mark(:kept) || if(whole?, do: Store.tables(), else: [Store.local()])
   end
 
+  # Leaves the nodes with which mnesia runs, keeps what was agreed until then, and has `fun` go on with that.
+  defp part(fun) do
+    Feed.attach()
+    tables = if Store.head(Store.agreed()) == :error, do: [Store.local()], else: Store.tables()
+    mark(:kept, tables)
+    mark(:ended, Enum.max([ended() | Enum.map([status() | statuses()], & &1.head.epoch)]))
+    Store.stop()
+    # All that mnesia has carried out has been copied then.
+    Feed.attach()
+    fun.(tables)
+  end
+
   defp restart(tables) do
     if mark(:kept) == nil, do: Feed.attach()
     mark(:kept, tables)
@@ -194,11 +227,7 @@ defmodule Foundation.Coordination.Formation do
     Call.call({Cluster.Server, node}, {:promise, epoch, nodes}, @status_ms) == true
   end
 
-  defp join(nodes, deadline) do
-    Feed.attach()
-    tables = if Store.head(Store.agreed()) == :error, do: [Store.local()], else: Store.tables()
-    mark(:kept, tables)
-
+  defp join(nodes, tables, deadline) do
     with :ok <- Store.restart(),
          :ok <- Store.join(nodes, deadline),
          :ok <- Store.write(Store.local(), Feed.copy(Store.local())) do
@@ -211,11 +240,14 @@ defmodule Foundation.Coordination.Formation do
     end
   end
 
+  # Whoever asks while the table is away, with its keeper and its owner, finds nothing.
   defp mark(key) do
     case :ets.lookup(@marks, key) do
       [{_key, value}] -> value
       [] -> nil
     end
+  rescue
+    ArgumentError -> nil
   end
 
   defp mark(key, value) do

@@ -3,11 +3,13 @@ defmodule Foundation.Coordination.Plan do
   What a member of the cluster has to do, from how it and the other members stand. The rules:
 
     1. Who sees a majority of active copies of which all say the same, and is not one of them, joins it. If it is one of
-       them, and they are not the composition of the latest epoch, an epoch is begun.
+       them, and they are not the composition of the latest epoch, or were not without interruption, an epoch is begun.
     2. Without such a majority, those who are there go on from the latest head among them, provided that a majority of the
        members has kept its memory, or that all members are there, or that none of those who are there has ever been
        part of anything. The one with the latest head makes the table if it has none, the others join it.
-    3. Else it waits.
+    3. Who is to be joined has mnesia forget all other nodes first: else mnesia would connect the one that joins to all of
+       them that can be reached, and take the table from any.
+    4. Else it waits.
 
   Why nothing is lost that was agreed: that is on every node of the epoch in which it was, which are a majority. Each later
   majority shares a node with it that has kept its memory, and goes on from a head at least as late. And of two heads the
@@ -21,16 +23,20 @@ defmodule Foundation.Coordination.Plan do
     * `:head` - of its copy of the agreed table; that of an empty one when it has none, or none any more
     * `:table?` - whether it has a copy
     * `:active` - the nodes that have, as it sees it
+    * `:known` - the nodes that its mnesia takes for its own
     * `:promised` - the latest epoch of which it knows
+    * `:ended` - the latest epoch of which a node has been lost, or which was joined
   """
   @type status :: %{
           node: node,
           head: Store.head(),
           table?: boolean,
           active: [node],
-          promised: non_neg_integer
+          known: [node],
+          promised: non_neg_integer,
+          ended: non_neg_integer
         }
-  @type t :: :settled | :wait | :create | :begin | {:join, [node]}
+  @type t :: :settled | :wait | :create | :begin | :forget | :part | {:join, [node]}
 
   @doc """
   What `me` has to do, given how the `others` that are connected stand, and how many members there are.
@@ -47,7 +53,8 @@ defmodule Foundation.Coordination.Plan do
       group == nil and may_go_on?(all, members, majority) -> go_on(me, all)
       group == nil -> :wait
       me.node not in group.active -> join_plan(group, all)
-      me.head.nodes == me.active -> :settled
+      me.known != me.active -> :forget
+      settled?(me, all) -> :settled
       true -> :begin
     end
   end
@@ -55,6 +62,11 @@ defmodule Foundation.Coordination.Plan do
   # All of whom it sees as active, and who have answered, see the same.
   defp agreed?(status, all) do
     Enum.all?(all, &(&1.node not in status.active or &1.active == status.active))
+  end
+
+  defp settled?(me, all) do
+    me.head.nodes == me.active and
+      Enum.all?(all, &(&1.node not in me.active or &1.ended < me.head.epoch))
   end
 
   defp may_go_on?(all, members, majority) do
@@ -68,9 +80,9 @@ defmodule Foundation.Coordination.Plan do
     plan =
       cond do
         me == best and not me.table? -> :create
+        me == best and me.known != [me.node] -> :part
         me == best -> :wait
-        me.table? and me.active == best.active -> :wait
-        best.table? -> join_plan(best, all)
+        best.known == [best.node] and best.table? -> join_plan(best, all)
         true -> :wait
       end
 
@@ -78,15 +90,19 @@ defmodule Foundation.Coordination.Plan do
     if clear? or plan in [:create, :wait], do: plan, else: {:doubt, plan}
   end
 
-  # The latest head; then who has a table, with more copies; the node's name, as there must be one.
+  # The latest head; then who has a table, and stands alone already; the node's name, as there must be one.
   defp rank(status) do
-    {status.head.epoch, status.head.number, status.table?, length(status.active), status.node}
+    alone? = status.known == [status.node]
+    {status.head.epoch, status.head.number, status.table?, alone?, status.node}
   end
 
   # To join some of them only would tear them apart.
   defp join_plan(status, all) do
-    nodes = Enum.map(all, & &1.node)
-    target = Enum.filter(status.active, &(&1 in nodes))
-    if target == status.active, do: {:join, target}, else: :wait
+    target = Enum.filter(all, &(&1.node in status.active))
+    all? = length(target) == length(status.active)
+
+    if all? and Enum.all?(target, &(&1.known == status.active)),
+      do: {:join, status.active},
+      else: :wait
   end
 end

@@ -51,21 +51,27 @@ defmodule Foundation.Coordination.Store do
   @spec running?() :: boolean
   def running?, do: :mnesia.system_info(:is_running) == :yes
 
+  @doc "Stops mnesia, and what it leaves behind."
+  @spec stop() :: :ok
+  def stop do
+    :mnesia.stop()
+    end_rest()
+  end
+
   @doc "Sees to it that mnesia runs with an empty schema in memory: starts it, anew if need be."
   @spec restart() :: :ok | {:error, term}
   def restart do
     if running?() and empty?() do
       :ok
     else
-      :mnesia.stop()
-      end_rest()
+      stop()
       Application.put_env(:mnesia, :schema_location, :ram)
       :mnesia.start()
     end
   end
 
   defp empty? do
-    :mnesia.system_info(:tables) == [:schema] and :mnesia.system_info(:db_nodes) == [node()] and
+    :mnesia.system_info(:tables) == [:schema] and known() == [node()] and
       :mnesia.table_info(:schema, :storage_type) == :ram_copies
   catch
     :exit, _reason -> false
@@ -80,6 +86,8 @@ defmodule Foundation.Coordination.Store do
         {:initial_call, {module, _function, _arity}} <- [Process.info(pid, :initial_call)],
         module in modules,
         do: Process.exit(pid, :kill)
+
+    :ok
   end
 
   @doc "Makes `table` on this node, with `rows` in it."
@@ -102,7 +110,7 @@ defmodule Foundation.Coordination.Store do
   """
   @spec join([node], deadline :: integer) :: :ok | {:error, term}
   def join(nodes, deadline) do
-    with :ok <- connect(nodes),
+    with :ok <- connect(List.delete(nodes, node())),
          :ok <- copy(@agreed),
          :ok <- copy(@local) do
       case :mnesia.wait_for_tables(tables(), Call.left(deadline)) do
@@ -113,13 +121,9 @@ defmodule Foundation.Coordination.Store do
   end
 
   defp connect(nodes) do
-    others = List.delete(nodes, node())
-
-    with {:ok, _connected} <- :mnesia.change_config(:extra_db_nodes, others) do
-      case nodes -- :mnesia.system_info(:running_db_nodes) do
-        [] -> :ok
-        missing -> {:error, {:not_joined, missing}}
-      end
+    with {:ok, _connected} <- :mnesia.change_config(:extra_db_nodes, nodes) do
+      joined = :mnesia.system_info(:running_db_nodes)
+      if joined -- [node() | nodes] == nodes -- joined, do: :ok, else: {:error, {:joined, joined}}
     end
   end
 
@@ -135,6 +139,25 @@ defmodule Foundation.Coordination.Store do
     end
   catch
     :exit, reason -> {:error, reason}
+  end
+
+  @doc """
+  Which nodes mnesia on this node takes for its own, running or not, sorted.
+
+  A node that joins them is connected by mnesia to all of these that it can reach.
+  """
+  @spec known() :: [node]
+  def known, do: Enum.sort(:mnesia.system_info(:db_nodes))
+
+  @doc "Lets mnesia on this node, and on those that run with it, forget `nodes`, which do not."
+  @spec forget([node]) :: :ok | {:error, term}
+  def forget([]), do: :ok
+
+  def forget([node | nodes]) do
+    case :mnesia.del_table_copy(:schema, node) do
+      {:atomic, :ok} -> forget(nodes)
+      {:aborted, reason} -> {:error, reason}
+    end
   end
 
   @doc "Which nodes hold an active copy of `table`, as this node sees it, sorted; none when it holds none itself."

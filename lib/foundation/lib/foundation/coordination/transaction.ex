@@ -33,7 +33,7 @@ defmodule Foundation.Coordination.Transaction do
           | :unknown
   def run(table, fun, marker, caller, deadline) do
     result =
-      :mnesia.transaction(fn ->
+      transaction(fn ->
         # mnesia may run this anew: what it began before has been aborted then.
         :atomics.put(marker, 1, 0)
         check_wanted(caller, deadline)
@@ -57,6 +57,18 @@ defmodule Foundation.Coordination.Transaction do
     end
   end
 
+  # mnesia answers nobody who has asked it for a transaction just when it died.
+  defp transaction(fun) do
+    mnesia = Process.whereis(:mnesia_tm)
+    Process.link(mnesia)
+    result = :mnesia.transaction(fun)
+    Process.unlink(mnesia)
+    result
+  rescue
+    # There is none, or none any more.
+    _error in [ArgumentError, ErlangError] -> {:aborted, :stopped}
+  end
+
   @doc "Calls mnesia inside a transaction: if it fails because it is being stopped, the transaction is aborted."
   @spec mnesia((() -> result)) :: result when result: term
   def mnesia(fun) do
@@ -69,7 +81,7 @@ defmodule Foundation.Coordination.Transaction do
   @spec confirm(Store.table(), mark) :: :committed | :lost | :again
   def confirm(table, {epoch, number}) do
     result =
-      :mnesia.transaction(fn ->
+      transaction(fn ->
         lock(table)
         head = head!(table)
         nodes!(table, head)
@@ -89,7 +101,7 @@ defmodule Foundation.Coordination.Transaction do
     table = Store.agreed()
 
     result =
-      :mnesia.transaction(fn ->
+      transaction(fn ->
         lock(table)
         head = head!(table)
         if Store.active(table) != nodes or head.epoch >= epoch, do: :mnesia.abort(:changed)
@@ -150,6 +162,7 @@ defmodule Foundation.Coordination.Transaction do
   # mnesia aborts a commit for reasons that it names; if it fails in it, the outcome is not known.
   defp aborted({:ledger, reason}, _committing?), do: {:aborted, reason}
   defp aborted(:unwanted, _committing?), do: :unwanted
+  defp aborted(:stopped, true), do: :unknown
   defp aborted(reason, _committing?) when reason in [:changing, :nomore, :stopped], do: :again
   defp aborted({reason, _what}, _committing?) when reason in @again, do: :again
   defp aborted(_reason, true), do: :unknown

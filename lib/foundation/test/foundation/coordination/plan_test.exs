@@ -15,7 +15,18 @@ defmodule Foundation.Coordination.PlanTest do
     }
 
     active = Keyword.get(options, :active, [])
-    %{node: node, head: head, table?: active != [], active: active, promised: head.epoch}
+    known = Keyword.get(options, :known, if(active == [], do: [node], else: active))
+    ended = if nodes -- active == [], do: 0, else: head.epoch
+
+    %{
+      node: node,
+      head: head,
+      table?: active != [],
+      active: active,
+      known: known,
+      promised: head.epoch,
+      ended: Keyword.get(options, :ended, ended)
+    }
   end
 
   defp fresh(node), do: member(node)
@@ -45,6 +56,24 @@ defmodule Foundation.Coordination.PlanTest do
 
     assert Plan.decide(holder(:a, [:a, :b], 4), [holder(:b, [:a, :b], 4), fresh(:c)], 3) ==
              :settled
+  end
+
+  test "a composition that was interrupted begins an epoch, though it is the same" do
+    a = holder(:a, [:a, :b], 4)
+    assert Plan.decide(%{a | ended: 4}, [holder(:b, [:a, :b], 4)], 3) == :begin
+    assert Plan.decide(a, [%{holder(:b, [:a, :b], 4) | ended: 4}], 3) == :begin
+  end
+
+  test "who is joined has forgotten the others before" do
+    a = %{holder(:a, [:a, :b], 4) | known: [:a, :b, :c]}
+    b = %{holder(:b, [:a, :b], 4) | known: [:a, :b, :c]}
+    assert Plan.decide(a, [b, fresh(:c)], 3) == :forget
+    assert Plan.decide(fresh(:c), [a, b], 3) == :wait
+
+    best = %{holder(:b, [:b], 3, 11, [:b, :c]) | known: [:a, :b, :c]}
+    other = holder(:c, [:c], 3, 10, [:b, :c])
+    assert Plan.decide(best, [other], 3) == :part
+    assert Plan.decide(other, [best], 3) == :wait
   end
 
   test "who is not part of the majority joins it, even with the later head" do
@@ -99,7 +128,8 @@ defmodule Foundation.Coordination.PlanTest do
     a = holder(:a, [:a, :b, :c], 3, 10)
     b = holder(:b, [:a, :b], 3, 10, [:a, :b, :c])
     c = holder(:c, [:a, :c], 3, 10, [:a, :b, :c])
-    assert Plan.decide(b, [a, c], 3) == {:doubt, {:join, [:a, :b, :c]}}
-    assert Plan.decide(a, [b, c], 3) == :wait
+    assert Plan.decide(c, [a, b], 3) == {:doubt, :part}
+    parted = %{a | active: [:a], known: [:a]}
+    assert Plan.decide(b, [parted, c], 3) == {:doubt, {:join, [:a]}}
   end
 end

@@ -141,6 +141,7 @@ defmodule Foundation.Coordination.Cluster.Server do
   # What there is to do, after anything has happened: who waits and need not any more, who must hear of the majority,
   # whether something is to be mended.
   defp look(state) do
+    Formation.status()
     state = state |> follow_mnesia() |> tell_view()
 
     {ready, waiting} =
