@@ -185,7 +185,7 @@ defmodule MABEAM.AgentKillTest do
   end
 
   test "the keeper of the tables, and then the registry", %{id: id, parts: parts} do
-    Tree.kill!(MABEAM.TableKeeper)
+    Tree.kill_keeper!()
     well(id)
     Tree.kill!(AgentRegistry)
     assert parts(id) == parts

@@ -122,7 +122,7 @@ defmodule MABEAM.CommsKillTest do
   test "the keeper of the tables, and then the server", %{id: id, pid: pid, topic: topic} do
     :ok = Comms.subscribe(id, topic)
     {reference, task} = request(id, pid)
-    Tree.kill!(MABEAM.TableKeeper)
+    Tree.kill_keeper!()
     Tree.kill!(Comms)
     Signals.kill(task)
     assert_receive {:mabeam_response, ^reference, {:error, {:task_down, :killed}}}, 5_000

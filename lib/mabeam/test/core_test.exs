@@ -97,7 +97,7 @@ defmodule MABEAM.CoreTest do
 
   test "the keeper of the tables is killed, and then the server", %{name: name} do
     :ok = Core.register_variable(name, 1)
-    Tree.kill!(MABEAM.TableKeeper)
+    Tree.kill_keeper!()
     assert Core.update_variable(name, 2) == :ok
     Tree.kill!(Core)
     assert Core.get_variable(name) == {:ok, 2}

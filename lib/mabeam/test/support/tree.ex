@@ -19,14 +19,30 @@ defmodule MABEAM.Test.Tree do
     await(Map.get(@parents, name, MABEAM.Supervisor), name, pid)
   end
 
+  @doc "Kills the keeper of the tables, and returns when all servers know the new one."
+  @spec kill_keeper!() :: :ok
+  def kill_keeper! do
+    kill!(MABEAM.TableKeeper)
+
+    for {name, :ping} <- MABEAM.Supervisor.services() do
+      :pong = GenServer.call(name, :ping)
+    end
+
+    :ok
+  end
+
   # A supervisor answers between two restarts, never within one. Only its very first answer can be
   # older than the exit that it has yet to hear of.
   defp await(supervisor, name, dead) do
-    Supervisor.which_children(supervisor)
-
     case Process.whereis(name) do
-      pid when pid in [nil, dead] -> await(supervisor, name, dead)
-      pid -> pid
+      pid when pid in [nil, dead] ->
+        Supervisor.which_children(supervisor)
+        await(supervisor, name, dead)
+
+      pid ->
+        # A name is there before its server is ready; this is answered after.
+        Supervisor.which_children(supervisor)
+        pid
     end
   end
 end

@@ -44,6 +44,10 @@ defmodule MABEAM.AgentRegistry.Monitors do
     end
   end
 
+  @doc "The monitor of this part of the agent, if it is watched."
+  @spec reference(t, term, part) :: reference | nil
+  def reference(monitors, id, part), do: monitors.references[{id, part}]
+
   @doc "Why this part of the agent ended; `nil` if it has not, or that is not known."
   @spec reason(t, term, part) :: term
   def reason(monitors, id, part), do: monitors.reasons[{id, part}]

@@ -85,6 +85,7 @@ defmodule MABEAM.AgentRegistry.Server do
 
   def handle_call({:running, id, cell, pid}, _from, monitors) do
     with {:ok, row} <- owned(id, cell) do
+      monitors = heed(monitors, row, :pid, pid)
       set(id, pid: pid, status: :running, wanted: true)
 
       if gate = row(row, :gate) do
@@ -100,6 +101,7 @@ defmodule MABEAM.AgentRegistry.Server do
 
   def handle_call({:open, id, cell, gate}, _from, monitors) do
     with {:ok, row} <- owned(id, cell) do
+      monitors = heed(monitors, row, :gate, gate)
       set(id, gate: gate)
       join(id, gate)
       if row(row, :pid), do: ready(id)
@@ -156,9 +158,7 @@ defmodule MABEAM.AgentRegistry.Server do
         {:noreply, monitors}
 
       {:ok, id, part, monitors} ->
-        set(id, [{part, nil}])
-        {:ok, row} = fetch(id)
-        ended(part, reason, row)
+        ended(id, part, reason)
         {:noreply, settle(id, monitors)}
 
       :error ->
@@ -202,9 +202,31 @@ defmodule MABEAM.AgentRegistry.Server do
     end
   end
 
+  # A part that was started again registers itself: the one before it is dead, even if its monitor
+  # has not told yet. It is heard first, so that no crash goes unnoticed.
+  defp heed(monitors, row, part, pid) do
+    reference = Monitors.reference(monitors, row(row, :id), part)
+
+    if reference == nil or part(row, part) in [nil, pid] do
+      monitors
+    else
+      receive do
+        {:DOWN, ^reference, :process, _pid, reason} ->
+          {:ok, id, part, monitors} = Monitors.down(monitors, reference, reason)
+          ended(id, part, reason)
+          monitors
+      end
+    end
+  end
+
+  defp ended(id, part, reason) do
+    set(id, [{part, nil}])
+    with {:ok, row(wanted: true)} when part == :pid <- fetch(id), do: agent_ended(id, reason)
+  end
+
   # The agent itself is gone; its cell decides what becomes of it. `:shutdown` is what supervisors
   # say: it was not the agent that wanted to end.
-  defp ended(:pid, reason, row(id: id, wanted: true)) do
+  defp agent_ended(id, reason) do
     if Monitors.own_end?(reason) do
       set(id, wanted: false, status: :stopping)
     else
@@ -212,8 +234,6 @@ defmodule MABEAM.AgentRegistry.Server do
       if Monitors.crash?(reason), do: report(:crashed, :agent_crashed, id, reason)
     end
   end
-
-  defp ended(_part, _reason, _row), do: :ok
 
   defp settle(id, monitors) do
     {:ok, row} = fetch(id)
