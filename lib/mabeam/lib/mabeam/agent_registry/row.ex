@@ -30,4 +30,20 @@ defmodule MABEAM.AgentRegistry.Row do
   defmacro position(field) do
     quote do: row(unquote(field)) + 1
   end
+
+  @doc "The process of an agent that is this part of it, or `nil`."
+  @spec part(tuple, :cell | :pid | :gate) :: pid | nil
+  def part(row, :cell), do: row(row, :cell)
+  def part(row, :pid), do: row(row, :pid)
+  def part(row, :gate), do: row(row, :gate)
+
+  @doc "Changes of a row's fields, as `:ets.update_element/3` takes them."
+  @spec changes(keyword) :: [{pos_integer, term}]
+  def changes(fields), do: Enum.map(fields, fn {field, value} -> {at(field), value} end)
+
+  defp at(:status), do: position(:status)
+  defp at(:wanted), do: position(:wanted)
+  defp at(:cell), do: position(:cell)
+  defp at(:pid), do: position(:pid)
+  defp at(:gate), do: position(:gate)
 end

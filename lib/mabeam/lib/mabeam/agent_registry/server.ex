@@ -310,17 +310,5 @@ defmodule MABEAM.AgentRegistry.Server do
     end
   end
 
-  defp set(id, changes) do
-    :ets.update_element(@table, id, Enum.map(changes, fn {key, value} -> {at(key), value} end))
-  end
-
-  defp at(:status), do: position(:status)
-  defp at(:wanted), do: position(:wanted)
-  defp at(:cell), do: position(:cell)
-  defp at(:pid), do: position(:pid)
-  defp at(:gate), do: position(:gate)
-
-  defp part(row, :cell), do: row(row, :cell)
-  defp part(row, :pid), do: row(row, :pid)
-  defp part(row, :gate), do: row(row, :gate)
+  defp set(id, changes), do: :ets.update_element(@table, id, changes(changes))
 end
