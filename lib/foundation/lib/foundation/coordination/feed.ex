@@ -13,11 +13,12 @@ defmodule Foundation.Coordination.Feed do
   """
   use GenServer
 
-  alias Foundation.Coordination.{Store, Watchers}
-  alias Foundation.{Stray, TableKeeper}
+  alias Foundation.Coordination.{Head, Store, Watchers}
+  alias Foundation.{Call, Stray, TableKeeper}
 
   @table __MODULE__
   @keeper Foundation.Coordination.TableKeeper
+  @waiting 1_000
 
   @spec start_link(keyword) :: GenServer.on_start()
   def start_link(_options), do: GenServer.start_link(__MODULE__, [], name: __MODULE__)
@@ -35,11 +36,39 @@ defmodule Foundation.Coordination.Feed do
   def copy(table), do: for([row] <- :ets.match(@table, {{table, :_}, :"$1"}), do: row)
 
   @doc "The head of `table` as the copy has it."
-  @spec head(Store.table()) :: Store.head()
+  @spec head(Store.table()) :: Head.t()
   def head(table) do
     case :ets.lookup(@table, {table, :head}) do
       [{_key, {_table, :head, head, _owner, _version}}] -> head
-      [] -> Store.beginning()
+      [] -> Head.beginning()
+    end
+  end
+
+  @doc """
+  Whether the copies of the agreed table on all of `nodes` have the transaction with `mark`, of `epoch`, or get it within
+  `timeout` milliseconds.
+  """
+  @spec have?([node], {epoch :: non_neg_integer, Head.mark()}, non_neg_integer) :: boolean
+  def have?(nodes, mark, timeout) do
+    deadline = Call.deadline(timeout)
+    requests = for node <- nodes, do: :gen_server.send_request({__MODULE__, node}, {:have?, mark})
+
+    answers =
+      for request <- requests, do: :gen_server.receive_response(request, Call.left(deadline))
+
+    Enum.all?(answers, &(&1 == {:reply, true}))
+  end
+
+  @doc """
+  Whether the copy has come apart from those of the others: a transaction was made on top of another one than its latest.
+
+  From then on it stays as it was, until mnesia has been started anew.
+  """
+  @spec apart?() :: boolean
+  def apart? do
+    case :ets.lookup(@table, :apart) do
+      [{:apart, mnesia}] -> mnesia == Process.whereis(:mnesia_sup)
+      [] -> false
     end
   end
 
@@ -51,17 +80,28 @@ defmodule Foundation.Coordination.Feed do
   @spec tell(node, [Store.row()], [term]) :: :ok
   def tell(node, rows, deleted), do: GenServer.cast({__MODULE__, node}, {:told, rows, deleted})
 
+  # `changes` are those of transactions that mnesia has not carried out yet; `waiting` ask for a mark that is not there yet.
   @impl true
   def init([]) do
     # mnesia links its subscribers, and is stopped and started.
     Process.flag(:trap_exit, true)
     :ok = TableKeeper.claim(@keeper, @table)
-    {:ok, follow(%{})}
+    {:ok, follow(%{changes: %{}, waiting: []})}
   end
 
-  @impl true
   # What has been carried out has been copied when this call's turn comes; what has not, never will.
+  @impl true
   def handle_call(:attach, _from, state), do: {:reply, :ok, follow(state)}
+
+  def handle_call({:have?, mark}, from, state) do
+    case have(mark) do
+      :not_yet ->
+        {:noreply, %{state | waiting: Enum.take([{from, mark} | state.waiting], @waiting)}}
+
+      answer ->
+        {:reply, answer, state}
+    end
+  end
 
   def handle_call(request, _from, state), do: Stray.call(request, state)
 
@@ -81,9 +121,9 @@ defmodule Foundation.Coordination.Feed do
   end
 
   def handle_info({:mnesia_activity_event, {:complete, tid}}, state) do
-    {changes, state} = Map.pop(state, tid, [])
-    changes |> Enum.reverse() |> Enum.each(&copy_change/1)
-    {:noreply, state}
+    {changes, rest} = Map.pop(state.changes, tid, [])
+    carried_out(Enum.reverse(changes))
+    {:noreply, answer(%{state | changes: rest})}
   end
 
   def handle_info({:EXIT, _mnesia, _reason}, state), do: {:noreply, state}
@@ -100,19 +140,67 @@ defmodule Foundation.Coordination.Feed do
     state
   end
 
-  defp change(change, tid, state), do: Map.update(state, tid, [change], &[change | &1])
+  defp change(change, tid, state) do
+    %{state | changes: Map.update(state.changes, tid, [change], &[change | &1])}
+  end
+
+  defp carried_out(changes) do
+    agreed = Store.agreed()
+    heads = for {:write, {^agreed, :head, head, _owner, _version}} <- changes, do: head
+
+    case heads do
+      [] -> Enum.each(changes, &copy_change/1)
+      [next] -> if apart?(), do: :ok, else: carried_out(next, head(agreed), changes)
+    end
+  end
+
+  # What was in the table already when it was compared is told once more; of the very latest not all may have been there.
+  defp carried_out(next, head, changes) do
+    cond do
+      Head.follows?(next, head) or Head.mark(next) == Head.mark(head) ->
+        Enum.each(changes, &copy_change/1)
+
+      Head.includes?(head, {next.epoch, Head.mark(next)}) ->
+        :ok
+
+      true ->
+        :ets.insert(@table, {:apart, Process.whereis(:mnesia_sup)})
+        Watchers.publish(:head, :foundation_head)
+    end
+  end
 
   defp copy_change({:write, row}), do: written(row)
   defp copy_change({:delete, {table, key}}), do: deleted(table, key)
 
-  # The state is what has been told of transactions that have not been carried out: none of those of a mnesia that is gone.
-  defp follow(state) do
-    state =
-      if Store.running?() and match?({:ok, _}, :mnesia.subscribe(:activity)), do: %{}, else: state
+  defp have({epoch, {number, _reference}} = mark) do
+    head = head(Store.agreed())
 
-    Enum.each(Store.tables(), &follow_table/1)
-    if Store.active(Store.agreed()) != [], do: :ets.insert(@table, {:follower, self()})
-    state
+    cond do
+      apart?() -> Head.includes?(head, mark)
+      Head.includes?(head, mark) -> true
+      head.epoch > epoch or head.number >= number -> false
+      true -> :not_yet
+    end
+  end
+
+  # Who has waited for long does not listen any more; the oldest are dropped.
+  defp answer(%{waiting: waiting} = state) do
+    answers = Enum.map(waiting, fn {from, mark} -> {from, mark, have(mark)} end)
+    for {from, _mark, answer} <- answers, answer != :not_yet, do: GenServer.reply(from, answer)
+    %{state | waiting: for({from, mark, :not_yet} <- answers, do: {from, mark})}
+  end
+
+  defp follow(state) do
+    fresh? = Store.running?() and match?({:ok, _}, :mnesia.subscribe(:activity))
+    state = if fresh?, do: %{state | changes: %{}}, else: state
+
+    if not apart?() do
+      :ets.delete(@table, :apart)
+      Enum.each(Store.tables(), &follow_table/1)
+      if Store.active(Store.agreed()) != [], do: :ets.insert(@table, {:follower, self()})
+    end
+
+    answer(state)
   end
 
   # Subscribed first, compared then: what changes in between is seen twice, which harms nobody.

@@ -10,7 +10,7 @@ defmodule Foundation.Coordination.Formation do
   begins with going back to it.
   """
   alias Foundation.Call
-  alias Foundation.Coordination.{Cluster, Feed, Plan, Store, Transaction}
+  alias Foundation.Coordination.{Cluster, Feed, Head, Plan, Store, Transaction}
 
   @marks Cluster
   @status_ms 2_000
@@ -27,11 +27,11 @@ defmodule Foundation.Coordination.Formation do
     {table?, head} =
       case Store.head(table) do
         {:ok, head} -> {true, head}
-        :error -> {false, if(table in kept(), do: Feed.head(table), else: Store.beginning())}
+        :error -> {false, if(table in kept(), do: Feed.head(table), else: Head.beginning())}
       end
 
     active = Store.active(table)
-    if head.nodes -- active != [], do: mark(:ended, max(ended(), head.epoch))
+    if head.nodes -- active != [], do: mark_ended(head.epoch)
 
     %{
       node: node(),
@@ -40,7 +40,8 @@ defmodule Foundation.Coordination.Formation do
       active: active,
       known: if(Store.running?(), do: Store.known(), else: []),
       promised: max(mark(:promised) || 0, head.epoch),
-      ended: ended()
+      ended: ended(),
+      apart?: table? and Feed.apart?()
     }
   end
 
@@ -51,6 +52,15 @@ defmodule Foundation.Coordination.Formation do
   """
   @spec ended() :: non_neg_integer
   def ended, do: mark(:ended) || 0
+
+  @doc "Ends `epoch` on this node: it takes part in the next one only, which it sees to."
+  @spec end_epoch(non_neg_integer) :: :ok
+  def end_epoch(epoch) do
+    mark_ended(epoch)
+    Cluster.Server.changed(node())
+  end
+
+  defp mark_ended(epoch), do: mark(:ended, max(ended(), epoch))
 
   @doc """
   Promises to begin no epoch up to `epoch` but this one, if `nodes` are the active ones as this node sees it, and it has
@@ -178,7 +188,7 @@ defmodule Foundation.Coordination.Formation do
     Feed.attach()
     tables = if Store.head(Store.agreed()) == :error, do: [Store.local()], else: Store.tables()
     mark(:kept, tables)
-    mark(:ended, Enum.max([ended() | Enum.map([status() | statuses()], & &1.head.epoch)]))
+    mark_ended(Enum.max(Enum.map([status() | statuses()], & &1.head.epoch)))
     Store.stop()
     # All that mnesia has carried out has been copied then.
     Feed.attach()
@@ -230,13 +240,24 @@ defmodule Foundation.Coordination.Formation do
   defp join(nodes, tables, deadline) do
     with :ok <- Store.restart(),
          :ok <- Store.join(nodes, deadline),
-         :ok <- Store.write(Store.local(), Feed.copy(Store.local())) do
+         :ok <- Store.write(Store.local(), Feed.copy(Store.local())),
+         :ok <- check_loaded(nodes) do
       Feed.attach()
       mark(:kept, nil)
     else
       error ->
         restart(tables)
         error
+    end
+  end
+
+  # What was loaded may be the copy of one that has come apart from the others and does not know yet.
+  defp check_loaded(nodes) do
+    with {:ok, head} <- Store.head(Store.agreed()),
+         true <- Feed.have?(nodes, {head.epoch, Head.mark(head)}, @status_ms) do
+      :ok
+    else
+      _not -> {:error, :apart}
     end
   end
 
@@ -253,5 +274,7 @@ defmodule Foundation.Coordination.Formation do
   defp mark(key, value) do
     :ets.insert(@marks, {key, value})
     :ok
+  rescue
+    ArgumentError -> :ok
   end
 end

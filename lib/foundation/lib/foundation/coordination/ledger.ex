@@ -89,7 +89,7 @@ defmodule Foundation.Coordination.Ledger do
   defp settle(table, result, mark, deadline) do
     with :ok <- Cluster.await(table, deadline),
          {:ok, answer} when answer != :again <-
-           Work.run(Transaction, :confirm, [table, mark], deadline) do
+           Work.run(Transaction, :settle, [table, mark], deadline) do
       if answer == :committed, do: {:ok, result}, else: {:error, :timeout}
     else
       {:ok, :again} -> settle(table, result, mark, deadline)

@@ -9,13 +9,14 @@ defmodule Foundation.Coordination.Plan do
        part of anything. The one with the latest head makes the table if it has none, the others join it.
     3. Who is to be joined has mnesia forget all other nodes first: else mnesia would connect the one that joins to all of
        them that can be reached, and take the table from any.
-    4. Else it waits.
+    4. Whose copy has come apart from the others' leaves them, with what it had until then.
+    5. Else it waits.
 
   Why nothing is lost that was agreed: that is on every node of the epoch in which it was, which are a majority. Each later
   majority shares a node with it that has kept its memory, and goes on from a head at least as late. And of two heads the
   later one has all that was agreed in the other's history, for an epoch begins on top of what was agreed before.
   """
-  alias Foundation.Coordination.Store
+  alias Foundation.Coordination.Head
 
   @typedoc """
   How a member stands.
@@ -26,15 +27,17 @@ defmodule Foundation.Coordination.Plan do
     * `:known` - the nodes that its mnesia takes for its own
     * `:promised` - the latest epoch of which it knows
     * `:ended` - the latest epoch of which a node has been lost, or which was joined
+    * `:apart?` - whether its copy has come apart from the others'
   """
   @type status :: %{
           node: node,
-          head: Store.head(),
+          head: Head.t(),
           table?: boolean,
           active: [node],
           known: [node],
           promised: non_neg_integer,
-          ended: non_neg_integer
+          ended: non_neg_integer,
+          apart?: boolean
         }
   @type t :: :settled | :wait | :create | :begin | :forget | :part | {:join, [node]}
 
@@ -50,6 +53,7 @@ defmodule Foundation.Coordination.Plan do
     group = Enum.find(all, &(length(&1.active) >= majority and agreed?(&1, all)))
 
     cond do
+      me.apart? -> :part
       group == nil and may_go_on?(all, members, majority) -> go_on(me, all)
       group == nil -> :wait
       me.node not in group.active -> join_plan(group, all)

@@ -8,30 +8,17 @@ defmodule Foundation.Coordination.Store do
   | `local/0` | each node has its own content | nothing but this node |
 
   A row is `{table, key, value, owner, version}`: `owner` is the process with whose life the row ends, or `nil`; `version`
-  is the number of the transaction that wrote it. The row under the key `:head` belongs to the ledger itself, see `head/1`.
+  is the number of the transaction that wrote it. The row under the key `:head` is a `Foundation.Coordination.Head`.
 
   mnesia on a node of Foundation's is Foundation's: it is stopped and started when the node has to join others.
   """
   alias Foundation.Call
+  alias Foundation.Coordination.Head
 
   @agreed Foundation.Coordination.Agreed
   @local Foundation.Coordination.Local
   @attributes [:key, :value, :owner, :version]
 
-  @typedoc """
-  What a table knows of its own history.
-
-    * `:epoch` - grows each time a majority comes together in another composition
-    * `:nodes` - that composition: who holds a copy of each transaction since
-    * `:ends` - the number of the last transaction of each of the latest epochs before
-    * `:number` - of the latest transaction that wrote something; grows by one with each
-  """
-  @type head :: %{
-          epoch: non_neg_integer,
-          nodes: [node],
-          number: non_neg_integer,
-          ends: %{non_neg_integer => non_neg_integer}
-        }
   @type table :: atom
   @type row :: {table, key :: term, value :: term, owner :: pid | nil, version :: non_neg_integer}
 
@@ -194,19 +181,15 @@ defmodule Foundation.Coordination.Store do
     _exit_or_error, _reason -> []
   end
 
-  @doc "What this node's copy of `table` knows of its history; `:error` when it has no copy."
-  @spec head(table) :: {:ok, head} | :error
+  @doc "The head of this node's copy of `table`; `:error` when it has no copy."
+  @spec head(table) :: {:ok, Head.t()} | :error
   def head(table) do
     case {active(table), read(table, :head)} do
       {[], _read} -> :error
       {_active, {:ok, {_table, :head, head, _owner, _version}}} -> {:ok, head}
-      {_active, :error} -> {:ok, beginning()}
+      {_active, :error} -> {:ok, Head.beginning()}
     end
   end
-
-  @doc "The history of an empty table."
-  @spec beginning() :: head
-  def beginning, do: %{epoch: 0, nodes: [], number: 0, ends: %{}}
 
   @doc "Writes `rows` into this node's content of the local table, or of a table of which it has the only copy."
   @spec write(table, [row]) :: :ok | {:error, term}

@@ -6,16 +6,20 @@ defmodule Foundation.Coordination.Transaction do
   be read that is not the latest. It goes on only if these members are the composition in which the majority last came
   together (see `t:Foundation.Coordination.Store.head/0`).
 
-  mnesia's commit returns when this node has committed and the others have been told; if they are lost at that moment,
-  they have not. So the table is locked once more: a member grants this lock when it has finished with the one before.
-  What is confirmed in that way is on every member of a composition with a majority, and every later majority shares a
-  member with it.
+  mnesia's commit returns when this node has committed and the others have been told. If nodes are lost at that moment,
+  they have not been; and if they are not lost by all alike, mnesia may let one abort what another has committed, and not
+  notice. So it is confirmed: the `Foundation.Coordination.Feed` of each node of the composition has to say that it has the
+  transaction, and all before it, without a gap. What is confirmed is on every node of a composition with a majority, and
+  every later majority shares a node with it. What is not, ends the epoch.
   """
   alias Foundation.Call
-  alias Foundation.Coordination.{Cluster, Ledger, Store}
+  alias Foundation.Coordination.{Cluster, Feed, Formation, Head, Ledger, Store}
+
+  # How long a copy may take to have what mnesia has committed; and this node's own, which has it in its queue.
+  @confirm_ms 1_000
 
   @typedoc "Where a transaction stands in the history of its table."
-  @type mark :: {epoch :: non_neg_integer, number :: pos_integer}
+  @type mark :: {epoch :: non_neg_integer, Head.mark()}
 
   @doc """
   Runs `fun`, for `caller`, if it still waits.
@@ -41,13 +45,14 @@ defmodule Foundation.Coordination.Transaction do
         check_wanted(caller, deadline)
         head = head!(table)
         nodes = nodes!(table, head)
-        number = head.number + 1
-        Ledger.context(%{table: table, nodes: nodes, number: number, rows: %{}})
+        if several?(table, nodes), do: check_own_copy(head)
+        next = Head.next(head)
+        Ledger.context(%{table: table, nodes: nodes, number: next.number, rows: %{}})
         value = fun.()
         rows = Ledger.context().rows
-        if rows != %{}, do: write_head(table, %{head | number: number})
+        if rows != %{}, do: write_head(table, next)
         :atomics.put(marker, 1, 1)
-        {value, rows, {head.epoch, number}, head.nodes}
+        {value, rows, {next.epoch, Head.mark(next)}, nodes}
       end)
 
     case result do
@@ -77,20 +82,25 @@ defmodule Foundation.Coordination.Transaction do
     :error, _reason -> :mnesia.abort(:stopped)
   end
 
-  @doc "Whether the transaction with this mark is part of the history on which the majority has agreed."
-  @spec confirm(Store.table(), mark) :: :committed | :lost | :again
-  def confirm(table, {epoch, number}) do
+  @doc """
+  What has become of a transaction that was not confirmed, now that there is a majority again.
+
+  `:lost` says that it is not part of the history on which the majority has agreed, or that it was too long ago to know.
+  """
+  @spec settle(Store.table(), mark) :: :committed | :lost | :again
+  def settle(table, mark) do
     result =
       transaction(fn ->
         lock(table)
         head = head!(table)
         nodes!(table, head)
-        if head.epoch == epoch, do: head.number, else: Map.get(head.ends, epoch, 0)
+        check_own_copy(head)
+        Head.includes?(head, mark)
       end)
 
     case result do
-      {:atomic, latest} when latest >= number -> :committed
-      {:atomic, _latest} -> :lost
+      {:atomic, true} -> :committed
+      {:atomic, false} -> :lost
       {:aborted, _reason} -> :again
     end
   end
@@ -105,18 +115,16 @@ defmodule Foundation.Coordination.Transaction do
         lock(table)
         head = head!(table)
         if Store.active(table) != nodes or head.epoch >= epoch, do: :mnesia.abort(:changed)
-        ends = head.ends |> Map.put(head.epoch, head.number) |> latest()
-        write_head(table, %{head | epoch: epoch, nodes: nodes, ends: ends})
+        next = Head.begin(head, epoch, nodes)
+        write_head(table, next)
+        {epoch, Head.mark(next)}
       end)
 
     case result do
-      {:atomic, :ok} -> :ok
+      {:atomic, mark} -> if confirmed?(nodes, mark), do: :ok, else: {:error, :unconfirmed}
       {:aborted, reason} -> {:error, reason}
     end
   end
-
-  # Enough for transactions that were under way when the composition changed several times in a row.
-  defp latest(ends), do: ends |> Enum.sort(:desc) |> Enum.take(16) |> Map.new()
 
   defp check_wanted(caller, deadline) do
     if Call.left(deadline) == 0 or not Process.alive?(caller), do: :mnesia.abort(:unwanted)
@@ -127,7 +135,7 @@ defmodule Foundation.Coordination.Transaction do
   defp head!(table) do
     case mnesia(fn -> :mnesia.read(table, :head, :write) end) do
       [{_table, :head, head, _owner, _version}] -> head
-      [] -> Store.beginning()
+      [] -> Head.beginning()
     end
   end
 
@@ -143,16 +151,26 @@ defmodule Foundation.Coordination.Transaction do
     end
   end
 
-  defp finish(table, value, rows, mark, nodes) do
+  defp several?(table, nodes), do: table == Store.agreed() and nodes != [node()]
+
+  # What mnesia has here may be another history than that of the others.
+  defp check_own_copy(head) do
+    if not confirmed?([node()], {head.epoch, Head.mark(head)}), do: :mnesia.abort(:changing)
+  end
+
+  defp confirmed?(nodes, mark), do: Feed.have?(nodes, mark, @confirm_ms)
+
+  defp finish(table, value, rows, {epoch, _mark} = mark, nodes) do
     cond do
       table == Store.local() ->
         Ledger.tell(rows)
         {:committed, value}
 
-      nodes == [node()] or confirm(table, mark) == :committed ->
+      nodes == [node()] or confirmed?(nodes, mark) ->
         {:committed, value}
 
       true ->
+        Formation.end_epoch(epoch)
         {:unconfirmed, value, mark}
     end
   end

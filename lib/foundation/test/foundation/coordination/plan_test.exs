@@ -1,14 +1,14 @@
 defmodule Foundation.Coordination.PlanTest do
   use ExUnit.Case, async: true
 
-  alias Foundation.Coordination.{Plan, Store}
+  alias Foundation.Coordination.{Head, Plan}
 
   # A member of three, `nodes` being the composition of its latest epoch.
   defp member(node, options \\ []) do
     nodes = Keyword.get(options, :nodes, [])
 
     head = %{
-      Store.beginning()
+      Head.beginning()
       | epoch: Keyword.get(options, :epoch, 0),
         number: Keyword.get(options, :number, 0),
         nodes: nodes
@@ -25,7 +25,8 @@ defmodule Foundation.Coordination.PlanTest do
       active: active,
       known: known,
       promised: head.epoch,
-      ended: Keyword.get(options, :ended, ended)
+      ended: Keyword.get(options, :ended, ended),
+      apart?: false
     }
   end
 
@@ -118,7 +119,7 @@ defmodule Foundation.Coordination.PlanTest do
   end
 
   test "a head that was kept without its table counts, and its table is made again" do
-    kept = %{fresh(:b) | head: %{Store.beginning() | epoch: 3, number: 10, nodes: [:a, :b, :c]}}
+    kept = %{fresh(:b) | head: %{Head.beginning() | epoch: 3, number: 10, nodes: [:a, :b, :c]}}
     other = holder(:c, [:c], 3, 9, [:a, :b, :c])
     assert Plan.decide(kept, [other], 3) == :create
     assert Plan.decide(other, [kept], 3) == :wait
