@@ -1,1 +1,2 @@
 ExUnit.start(capture_log: true)
+Foundation.Test.Census.watch_suite()
