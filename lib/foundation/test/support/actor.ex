@@ -1,7 +1,7 @@
 defmodule Foundation.Test.Actor do
   @moduledoc """
-  A process with a name on a node of `Foundation.Test.Cluster`, that calls functions when it is told to and lives on: to
-  hold locks, to wait, to die.
+  A process with a name on a node of `Foundation.Test.Cluster`, that calls functions when it is
+  told to and lives on: to hold locks, to wait, to die.
   """
   use GenServer
 

@@ -1,6 +1,7 @@
 defmodule Foundation.Test.Cluster do
   @moduledoc """
-  Nodes of their own for a test, each an operating system process, which can be parted and brought together.
+  Nodes of their own for a test, each an operating system process, which can be parted and brought
+  together.
 
       cluster = Cluster.start()
       [a, b, c] = cluster.members
@@ -9,11 +10,12 @@ defmodule Foundation.Test.Cluster do
       Cluster.call(cluster, b, Primitives, :increment_counter, [:n, 1])
       Cluster.heal(cluster)
 
-  They are told what to do through their standard input and output, so that the test reaches them whatever becomes of
-  their connections to each other, and needs not be distributed itself. A pair of nodes that is parted has different
-  cookies for each other. The nodes end with the test.
+  They are told what to do through their standard input and output, so that the test reaches them
+  whatever becomes of their connections to each other, and needs not be distributed itself. A pair
+  of nodes that is parted has different cookies for each other. The nodes end with the test.
 
-  A function that is called there must be in a compiled module: in `lib` or `test/support`, not in the test.
+  A function that is called there must be in a compiled module: in `lib` or `test/support`, not in
+  the test.
   """
   alias Foundation.Test.Peer
 
@@ -27,8 +29,8 @@ defmodule Foundation.Test.Cluster do
   @cookie :together
 
   @doc """
-  Starts three nodes with Foundation, whose members they are, and returns when they run. They may not have come
-  together yet.
+  Starts three nodes with Foundation, whose members they are, and returns when they run. They may
+  not have come together yet.
 
     * `:size` - how many nodes
     * `:apps` - the applications to start, `[:foundation]` unless told
@@ -47,7 +49,10 @@ defmodule Foundation.Test.Cluster do
     cluster
   end
 
-  @doc "Starts a node of the cluster that has been killed, and returns when it runs: with an empty memory."
+  @doc """
+  Starts a node of the cluster that has been killed, and returns when it runs: with an empty
+  memory.
+  """
   @spec start_node(t, node) :: :ok
   def start_node(cluster, node) do
     [name, host] = node |> Atom.to_string() |> String.split("@")
@@ -115,7 +120,8 @@ defmodule Foundation.Test.Cluster do
   @doc """
   Parts the nodes into `groups`, and returns when no node is connected to one of another group.
 
-  Within a group they may be apart for a moment, too, as `:global` sees to it that no partitions overlap.
+  Within a group they may be apart for a moment, too, as `:global` sees to it that no partitions
+  overlap.
   """
   @spec part(t, [[node]]) :: :ok
   def part(cluster, groups) do
@@ -124,7 +130,10 @@ defmodule Foundation.Test.Cluster do
     Enum.each(pairs, fn {a, b} -> call(cluster, a, Peer, :disconnect, [b]) end)
   end
 
-  @doc "Cuts the connection between two nodes only: they are parted, and yet both may be connected to the others."
+  @doc """
+  Cuts the connection between two nodes only: they are parted, and yet both may be connected to
+  the others.
+  """
   @spec cut(t, node, node) :: :ok
   def cut(cluster, a, b) do
     for {x, y} <- [{a, b}, {b, a}], do: call(cluster, x, Peer, :refuse, [y])
@@ -163,7 +172,10 @@ defmodule Foundation.Test.Cluster do
     end
   end
 
-  @doc "Returns when `nodes` are the composition of the majority, as each of them sees it; or fails after `timeout`."
+  @doc """
+  Returns when `nodes` are the composition of the majority, as each of them sees it; or fails
+  after `timeout`.
+  """
   @spec await_view(t, [node], timeout) :: :ok
   def await_view(cluster, nodes, timeout \\ @call_ms) do
     nodes = Enum.sort(nodes)

@@ -1,7 +1,7 @@
 defmodule Foundation.Test.Load do
   @moduledoc """
-  Uses the coordination primitives on a node of `Foundation.Test.Cluster`, one after the other, until it is stopped, and
-  remembers what they answered.
+  Uses the coordination primitives on a node of `Foundation.Test.Cluster`, one after the other,
+  until it is stopped, and remembers what they answered.
 
   It is a task of `Foundation.TaskSupervisor`, registered under the name of this module.
   """

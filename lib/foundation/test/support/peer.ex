@@ -5,7 +5,9 @@ defmodule Foundation.Test.Peer do
   alias Foundation.Coordination.{Cluster, Ledger}
   alias Foundation.{Events, Telemetry}
 
-  @doc "Starts `apps`, with `env` set and Lineage attached before if it shall be; without logging."
+  @doc """
+  Starts `apps`, with `env` set and Lineage attached before if it shall be; without logging.
+  """
   @spec start([atom], [{atom, atom, term}], boolean) :: :ok
   def start(apps, env, lineage?) do
     if lineage?, do: {:ok, _info} = Lineage.attach()
@@ -37,7 +39,9 @@ defmodule Foundation.Test.Peer do
     end
   end
 
-  @doc "What runs under Foundation's supervisors but for tasks, each by the names of those above it."
+  @doc """
+  What runs under Foundation's supervisors but for tasks, each by the names of those above it.
+  """
   @spec census() :: [[term]]
   def census, do: Foundation.Supervisor |> children([]) |> Enum.sort()
 
@@ -59,7 +63,9 @@ defmodule Foundation.Test.Peer do
   @spec orphans() :: [{mfa, atom}]
   def orphans, do: Enum.map(Lineage.orphans(), &{&1.initial_call, &1.kind})
 
-  @doc "What processes that are dead and had no link ran of `module`: its functions, each once, sorted."
+  @doc """
+  What processes that are dead and had no link ran of `module`: its functions, each once, sorted.
+  """
   @spec recent(module) :: [atom]
   def recent(module) do
     functions =
@@ -199,11 +205,15 @@ defmodule Foundation.Test.Peer do
     :ok = :net_kernel.monitor_nodes(false)
   end
 
-  @doc "Returns `:ok` when `nodes` are the composition of the majority, else what it is after `timeout`."
+  @doc """
+  Returns `:ok` when `nodes` are the composition of the majority, else what it is after `timeout`.
+  """
   @spec await_view([node], non_neg_integer) :: :ok | term
   def await_view(nodes, timeout), do: subscribed(&(&1 == nodes), timeout)
 
-  @doc "Returns `{:ok, nodes}`, the composition of a majority of two, when this node is part of one."
+  @doc """
+  Returns `{:ok, nodes}`, the composition of a majority of two, when this node is part of one.
+  """
   @spec await_view_of_two(non_neg_integer) :: {:ok, [node]} | term
   def await_view_of_two(timeout) do
     with :ok <- subscribed(&match?([_, _], &1), timeout),

@@ -2,9 +2,10 @@ defmodule Foundation.Coordination.Barrier do
   @moduledoc """
   Processes, on whatever node, that wait for each other until there are enough of them.
 
-  Each has a row in the ledger that belongs to the process which waits on its behalf. The last to come marks the others'
-  rows as open. The rows are deleted when those processes end, whether they were released, gave up, or died with who they
-  wait for. A process that gives up just when the last one comes may have been counted.
+  Each has a row in the ledger that belongs to the process which waits on its behalf. The last to
+  come marks the others' rows as open. The rows are deleted when those processes end, whether they
+  were released, gave up, or died with who they wait for. A process that gives up just when the
+  last one comes may have been counted.
   """
   alias Foundation.{Call, Legacy, Supervision}
   alias Foundation.Coordination.{Cluster, Ledger, Work}
@@ -52,8 +53,9 @@ defmodule Foundation.Coordination.Barrier do
 
   defp arrive(state) do
     me = self()
+    left = Call.left(state.deadline)
 
-    case Ledger.transaction(fn -> arrive(state, me) end, Call.left(state.deadline), state.table) do
+    case Ledger.transaction(fn -> arrive(state, me) end, left, state.table) do
       {:ok, :open} -> :ok
       {:ok, :closed} -> wait(state)
       {:error, {:aborted, {:bad_count, count}}} -> {:error, {:bad_count, count}}
@@ -102,7 +104,8 @@ defmodule Foundation.Coordination.Barrier do
     end
   end
 
-  # What this node has may be ahead of what is agreed. A row that is gone was this node's, and the node was away.
+  # What this node has may be ahead of what is agreed. A row that is gone was this node's, and the
+  # node was away.
   defp look(%{key: key} = state) do
     case Ledger.transaction(fn -> Ledger.read(key) end, Call.left(state.deadline), state.table) do
       {:ok, {:ok, %{open?: true}}} -> :ok

@@ -4,23 +4,26 @@ defmodule Foundation.Coordination.Cluster do
 
       config :foundation, members: [:"a@host1", :"b@host2", :"c@host3"]
 
-  The members are fixed; a node for which none are named is its own cluster. `Foundation.Coordination.Cluster.Server` keeps
-  them connected, and their ledgers joined.
+  The members are fixed; a node for which none are named is its own cluster.
+  `Foundation.Coordination.Cluster.Server` keeps them connected, and their ledgers joined.
 
-  What is agreed is agreed by a majority. After a partition, the side with a majority goes on, and who was without one
-  takes over its ledger. Where no side had one, those who come together go on from the latest ledger among them as soon as
-  they are a majority. A node that has lost its memory does not count until it is back: it joins a majority, or, when all
-  members are there, whoever knows most.
+  What is agreed is agreed by a majority. After a partition, the side with a majority goes on, and
+  who was without one takes over its ledger. Where no side had one, those who come together go on
+  from the latest ledger among them as soon as they are a majority. A node that has lost its
+  memory does not count until it is back: it joins a majority, or, when all members are there,
+  whoever knows most.
 
-  mnesia logs an error when parted nodes see each other again: that is where this cluster heals them.
+  mnesia logs an error when parted nodes see each other again: that is where this cluster heals
+  them.
 
-  A node that is given a name while it runs (`:net_kernel.start/1`) is the same cluster of one under its new name, and
-  keeps its ledger.
+  A node that is given a name while it runs (`:net_kernel.start/1`) is the same cluster of one
+  under its new name, and keeps its ledger.
 
-  Watchers get `{:foundation_cluster, event}`: `{:up, node}` and `{:down, node}` when a member is connected or lost,
-  `{:view, nodes}` when a majority has come together in another composition, of which this node is part. That one is also
-  an event of `Foundation.Events`, `:cluster_view`; and the gauge `[:foundation, :coordination, :nodes]` tells how many nodes
-  the majority has, 0 when this node is not part of one.
+  Watchers get `{:foundation_cluster, event}`: `{:up, node}` and `{:down, node}` when a member is
+  connected or lost, `{:view, nodes}` when a majority has come together in another composition, of
+  which this node is part. That one is also an event of `Foundation.Events`, `:cluster_view`; and
+  the gauge `[:foundation, :coordination, :nodes]` tells how many nodes the majority has, 0 when
+  this node is not part of one.
   """
   alias Foundation.Coordination.Cluster.Server
   alias Foundation.Coordination.{Formation, Store, Watchers}
@@ -43,7 +46,9 @@ defmodule Foundation.Coordination.Cluster do
   @spec quorum?() :: boolean
   def quorum?, do: view() != :error
 
-  @doc "The composition in which the majority stands, when this node is part of it: its epoch and nodes."
+  @doc """
+  The composition in which the majority stands, when this node is part of it: its epoch and nodes.
+  """
   @spec view() :: {:ok, {epoch :: pos_integer, [node]}} | :error
   def view do
     with {:ok, head} <- Store.head(Store.agreed()),
@@ -55,8 +60,8 @@ defmodule Foundation.Coordination.Cluster do
   end
 
   @doc """
-  Whether the nodes with an active copy are a majority, and the composition of the table's latest epoch, without
-  interruption since it began.
+  Whether the nodes with an active copy are a majority, and the composition of the table's latest
+  epoch, without interruption since it began.
   """
   @spec agrees?(Store.head(), [node]) :: boolean
   def agrees?(head, active) do
@@ -67,8 +72,8 @@ defmodule Foundation.Coordination.Cluster do
   @doc """
   Who decides together, and how many of them are a majority, as the phases stand.
 
-  With `:phase_4` on: the composition of the majority, for which it waits until `deadline`, and a majority of the members.
-  With it off: the members that can be reached, and a majority of those.
+  With `:phase_4` on: the composition of the majority, for which it waits until `deadline`, and a
+  majority of the members. With it off: the members that can be reached, and a majority of those.
   """
   @spec electorate(deadline :: integer) ::
           {:ok, [node], pos_integer} | {:error, :no_quorum | :unavailable}
@@ -89,7 +94,8 @@ defmodule Foundation.Coordination.Cluster do
   @doc """
   Waits until transactions on `table` are possible.
 
-  For the agreed table that needs a majority: `{:error, :no_quorum}` when there is none until the deadline.
+  For the agreed table that needs a majority: `{:error, :no_quorum}` when there is none until the
+  deadline.
   """
   @spec await(Store.table(), deadline :: integer) :: :ok | {:error, :no_quorum | :unavailable}
   def await(table, deadline) do

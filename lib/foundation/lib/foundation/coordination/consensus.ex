@@ -2,9 +2,10 @@ defmodule Foundation.Coordination.Consensus do
   @moduledoc """
   Values on which the members agree one after the other, each with its index.
 
-  A value is proposed to the members, each of which votes; with a majority it is committed to the ledger, and the
-  members are told. With `:phase_4` on it is a majority of all members, and the ledger's order is the order. With it
-  off it is a majority of those that can be reached, and two parts of a cluster may agree on different values for an index.
+  A value is proposed to the members, each of which votes; with a majority it is committed to the
+  ledger, and the members are told. With `:phase_4` on it is a majority of all members, and the
+  ledger's order is the order. With it off it is a majority of those that can be reached, and two
+  parts of a cluster may agree on different values for an index.
   """
   alias Foundation.Call
   alias Foundation.Coordination.{Cluster, Ledger, Member, Messenger}
@@ -15,8 +16,8 @@ defmodule Foundation.Coordination.Consensus do
   @doc """
   Proposes `value`, until `deadline`.
 
-  `{:error, :rejected}` when members that are there have voted against it, or could not; else the errors of
-  `Foundation.Coordination.Ledger.transaction/3`.
+  `{:error, :rejected}` when members that are there have voted against it, or could not; else the
+  errors of `Foundation.Coordination.Ledger.transaction/3`.
   """
   @spec run(term, deadline :: integer) ::
           {:ok, Member.entry()} | {:error, :rejected | Ledger.reason()}

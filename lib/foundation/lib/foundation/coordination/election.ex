@@ -2,9 +2,9 @@ defmodule Foundation.Coordination.Election do
   @moduledoc """
   Who leads: one of the members, for as long as its node is there.
 
-  An election asks the members who is there. If the node that leads is, it goes on leading; else the first of them by name
-  leads for a new term. With `:phase_4` on the ledger makes sure that there is one leader for each term; with it off two
-  parts of a cluster may each have their own.
+  An election asks the members who is there. If the node that leads is, it goes on leading; else
+  the first of them by name leads for a new term. With `:phase_4` on the ledger makes sure that
+  there is one leader for each term; with it off two parts of a cluster may each have their own.
   """
   alias Foundation.Call
   alias Foundation.Coordination.{Cluster, Ledger, Member, Messenger}

@@ -2,14 +2,16 @@ defmodule Foundation.Coordination.Feed do
   @moduledoc """
   Follows the ledger's tables on this node: tells the watchers what has changed, and keeps a copy.
 
-  The copy lies in a table that outlives this server and mnesia. From it the rows return that were lost with mnesia's
-  memory, if it is `whole?/0`: this server has followed from the beginning, and a transaction is copied as soon as
-  mnesia has carried it out, which it reports when it has told this server of all that was written. And where the server
-  was restarted, or mnesia loaded a table anew, the copy shows what has changed meanwhile.
+  The copy lies in a table that outlives this server and mnesia. From it the rows return that were
+  lost with mnesia's memory, if it is `whole?/0`: this server has followed from the beginning, and
+  a transaction is copied as soon as mnesia has carried it out, which it reports when it has told
+  this server of all that was written. And where the server was restarted, or mnesia loaded a
+  table anew, the copy shows what has changed meanwhile.
 
-  Watchers of the topic `{:ledger, tag}` get `{:foundation_ledger, key, :written | :deleted}` for each key `{tag, term}`;
-  watchers of `:rows` get `{:foundation_row, table, key, :written | :deleted}` for each; watchers of `:head` get
-  `:foundation_head` when the composition of the majority has changed.
+  Watchers of the topic `{:ledger, tag}` get `{:foundation_ledger, key, :written | :deleted}` for
+  each key `{tag, term}`; watchers of `:rows` get `{:foundation_row, table, key, :written |
+  :deleted}` for each; watchers of `:head` get `:foundation_head` when the composition of the
+  majority has changed.
   """
   use GenServer
 
@@ -26,7 +28,8 @@ defmodule Foundation.Coordination.Feed do
   @doc """
   Brings the copy up to date, and follows the tables that are there from then on.
 
-  To be called when a table has been made or loaded; watchers hear of the difference before it returns.
+  To be called when a table has been made or loaded; watchers hear of the difference before it
+  returns.
   """
   @spec attach() :: :ok
   def attach, do: GenServer.call(__MODULE__, :attach, 30_000)
@@ -45,8 +48,8 @@ defmodule Foundation.Coordination.Feed do
   end
 
   @doc """
-  Whether the copies of the agreed table on all of `nodes` have the transaction with `mark`, of `epoch`, or get it within
-  `timeout` milliseconds.
+  Whether the copies of the agreed table on all of `nodes` have the transaction with `mark`, of
+  `epoch`, or get it within `timeout` milliseconds.
   """
   @spec have?([node], {epoch :: non_neg_integer, Head.mark()}, non_neg_integer) :: boolean
   def have?(nodes, mark, timeout) do
@@ -60,7 +63,8 @@ defmodule Foundation.Coordination.Feed do
   end
 
   @doc """
-  Whether the copy has come apart from those of the others: a transaction was made on top of another one than its latest.
+  Whether the copy has come apart from those of the others: a transaction was made on top of
+  another one than its latest.
 
   From then on it stays as it was, until mnesia has been started anew.
   """
@@ -76,11 +80,15 @@ defmodule Foundation.Coordination.Feed do
   @spec whole?() :: boolean
   def whole?, do: :ets.lookup(@table, :follower) == [{:follower, Process.whereis(__MODULE__)}]
 
-  @doc "Tells the `Feed` of `node` which rows this node has written into, and which keys deleted from, its local table."
+  @doc """
+  Tells the `Feed` of `node` which rows this node has written into, and which keys deleted from,
+  its local table.
+  """
   @spec tell(node, [Store.row()], [term]) :: :ok
   def tell(node, rows, deleted), do: GenServer.cast({__MODULE__, node}, {:told, rows, deleted})
 
-  # `changes` are those of transactions that mnesia has not carried out yet; `waiting` ask for a mark that is not there yet.
+  # `changes` are those of transactions that mnesia has not carried out yet; `waiting` ask for a
+  # mark that is not there yet.
   @impl true
   def init([]) do
     # mnesia links its subscribers, and is stopped and started.
@@ -89,7 +97,8 @@ defmodule Foundation.Coordination.Feed do
     {:ok, follow(%{changes: %{}, waiting: []})}
   end
 
-  # What has been carried out has been copied when this call's turn comes; what has not, never will.
+  # What has been carried out has been copied when this call's turn comes; what has not, never
+  # will.
   @impl true
   def handle_call(:attach, _from, state), do: {:reply, :ok, follow(state)}
 
@@ -154,7 +163,8 @@ defmodule Foundation.Coordination.Feed do
     end
   end
 
-  # What was in the table already when it was compared is told once more; of the very latest not all may have been there.
+  # What was in the table already when it was compared is told once more; of the very latest not
+  # all may have been there.
   defp carried_out(next, head, changes) do
     cond do
       Head.follows?(next, head) or Head.mark(next) == Head.mark(head) ->

@@ -1,13 +1,15 @@
 defmodule Foundation.Coordination.Formation do
   @moduledoc """
-  How members become one cluster, and one again: what `Foundation.Coordination.Cluster.Server` has done in a task, in rounds.
+  How members become one cluster, and one again: what `Foundation.Coordination.Cluster.Server` has
+  done in a task, in rounds.
 
-  A round asks the connected members how they stand, decides by `Foundation.Coordination.Plan` what this node has to do, and
-  does it, under a lock of `:global` on all of them. Then the others look again. Two epochs have different numbers: before
-  one begins, all of its nodes promise to begin no other up to its number.
+  A round asks the connected members how they stand, decides by `Foundation.Coordination.Plan`
+  what this node has to do, and does it, under a lock of `:global` on all of them. Then the others
+  look again. Two epochs have different numbers: before one begins, all of its nodes promise to
+  begin no other up to its number.
 
-  A node keeps a copy of what it had (`Foundation.Coordination.Feed`) until it has joined; a round that was broken off
-  begins with going back to it.
+  A node keeps a copy of what it had (`Foundation.Coordination.Feed`) until it has joined; a round
+  that was broken off begins with going back to it.
   """
   alias Foundation.Call
   alias Foundation.Coordination.{Cluster, Feed, Head, Plan, Store, Transaction}
@@ -15,7 +17,10 @@ defmodule Foundation.Coordination.Formation do
   @marks Cluster
   @status_ms 2_000
 
-  @doc "Whether mnesia runs on this node under its present name, with its own table, and no round has been broken off."
+  @doc """
+  Whether mnesia runs on this node under its present name, with its own table, and no round has
+  been broken off.
+  """
   @spec sound?() :: boolean
   def sound?, do: Store.running?() and Store.active(Store.local()) != [] and mark(:kept) == nil
 
@@ -46,9 +51,11 @@ defmodule Foundation.Coordination.Formation do
   end
 
   @doc """
-  The latest epoch that is known to have ended on this node, though its composition may be the same again.
+  The latest epoch that is known to have ended on this node, though its composition may be the
+  same again.
 
-  Who comes back into it has to be part of a new one before it counts: until then it may yet go back to what it had.
+  Who comes back into it has to be part of a new one before it counts: until then it may yet go
+  back to what it had.
   """
   @spec ended() :: non_neg_integer
   def ended, do: mark(:ended) || 0
@@ -63,8 +70,8 @@ defmodule Foundation.Coordination.Formation do
   defp mark_ended(epoch), do: mark(:ended, max(ended(), epoch))
 
   @doc """
-  Promises to begin no epoch up to `epoch` but this one, if `nodes` are the active ones as this node sees it, and it has
-  nothing to go back to.
+  Promises to begin no epoch up to `epoch` but this one, if `nodes` are the active ones as this
+  node sees it, and it has nothing to go back to.
   """
   @spec promise(pos_integer, [node]) :: boolean
   def promise(epoch, nodes) do
@@ -75,10 +82,11 @@ defmodule Foundation.Coordination.Formation do
   end
 
   @doc """
-  One round. `:done` says that something has been done, `:wait` that there is nothing to do, or others are at it.
+  One round. `:done` says that something has been done, `:wait` that there is nothing to do, or
+  others are at it.
 
-  `{:doubt, plan}` is what would be to do if the members' contradictions about each other last; with `plan` as `insist` it
-  is done.
+  `{:doubt, plan}` is what would be to do if the members' contradictions about each other last;
+  with `plan` as `insist` it is done.
   """
   @spec round(deadline :: integer, Plan.t() | nil) :: :done | :wait | {:doubt, Plan.t()}
   def round(deadline, insist) do
@@ -101,7 +109,8 @@ defmodule Foundation.Coordination.Formation do
     if result == :aborted, do: :wait, else: result
   end
 
-  # Decided anew: the others may have done something before the lock was there. Then on, as one thing follows the other.
+  # Decided anew: the others may have done something before the lock was there. Then on, as one
+  # thing follows the other.
   defp locked(deadline, insist) do
     with :ok <- mend(), plan when plan not in [:settled, :wait] <- plan(insist) do
       case carry_out(plan, deadline) do
@@ -173,7 +182,8 @@ defmodule Foundation.Coordination.Formation do
     :exit, _no_feed -> :ok
   end
 
-  # Without its copy a member of several must not go on as if it knew, as it may lack what was agreed just before.
+  # Without its copy a member of several must not go on as if it knew, as it may lack what was
+  # agreed just before.
   defp mend do
     if sound?(), do: :ok, else: restart(kept())
   end
@@ -183,7 +193,8 @@ defmodule Foundation.Coordination.Formation do
     mark(:kept) || if(whole?, do: Store.tables(), else: [Store.local()])
   end
 
-  # Leaves the nodes with which mnesia runs, keeps what was agreed until then, and has `fun` go on with that.
+  # Leaves the nodes with which mnesia runs, keeps what was agreed until then, and has `fun` go on
+  # with that.
   defp part(fun) do
     Feed.attach()
     tables = if Store.head(Store.agreed()) == :error, do: [Store.local()], else: Store.tables()
@@ -251,7 +262,8 @@ defmodule Foundation.Coordination.Formation do
     end
   end
 
-  # What was loaded may be the copy of one that has come apart from the others and does not know yet.
+  # What was loaded may be the copy of one that has come apart from the others and does not know
+  # yet.
   defp check_loaded(nodes) do
     with {:ok, head} <- Store.head(Store.agreed()),
          true <- Feed.have?(nodes, {head.epoch, Head.mark(head)}, @status_ms) do

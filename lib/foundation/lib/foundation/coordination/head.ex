@@ -8,8 +8,9 @@ defmodule Foundation.Coordination.Head do
     * `:recent` - the marks of the latest transactions, the last one first
     * `:ends` - the recent marks with which each of the latest epochs before has ended
 
-  A mark is the transaction's number and a reference. With it a copy can tell whether a transaction was made on top of what
-  it has: copies that have come apart, which mnesia does not notice, have different marks.
+  A mark is the transaction's number and a reference. With it a copy can tell whether a
+  transaction was made on top of what it has: copies that have come apart, which mnesia does not
+  notice, have different marks.
   """
 
   @enforce_keys [:epoch, :nodes, :number, :recent, :ends]
@@ -24,7 +25,8 @@ defmodule Foundation.Coordination.Head do
           ends: %{non_neg_integer => [mark, ...]}
         }
 
-  # Transactions take place one after the other: of those that are under way there is seldom more than one.
+  # Transactions take place one after the other: of those that are under way there is seldom more
+  # than one.
   @kept_marks 8
   # Enough for a transaction that waits while the composition changes several times in a row.
   @kept_ends 16
@@ -60,7 +62,10 @@ defmodule Foundation.Coordination.Head do
   @spec follows?(t, t) :: boolean
   def follows?(next, head), do: Enum.at(next.recent, 1) == mark(head)
 
-  @doc "Whether the transaction with `mark`, of `epoch`, is one of the latest in the history of `head`, as far as that is known."
+  @doc """
+  Whether the transaction with `mark`, of `epoch`, is one of the latest in the history of `head`,
+  as far as that is known.
+  """
   @spec includes?(t, {epoch :: non_neg_integer, mark}) :: boolean
   def includes?(%{epoch: epoch} = head, {epoch, mark}), do: mark in head.recent
   def includes?(head, {epoch, mark}), do: mark in Map.get(head.ends, epoch, [])

@@ -2,21 +2,23 @@ defmodule Foundation.Coordination.Ledger do
   @moduledoc """
   What the members of the cluster agree upon: keys and values in memory, changed by transactions.
 
-  With `:phase_4` on, a transaction takes place when a majority of the members holds what it wrote, and from then on each
-  later transaction sees it, whatever partitions come and heal. In a minority it waits for a majority until its deadline.
-  With `:phase_4` off each node has a ledger of its own and tells the connected members what it wrote: whoever writes
-  last, wins. Both are kept when the phase is switched; what was begun in one ends in it.
+  With `:phase_4` on, a transaction takes place when a majority of the members holds what it
+  wrote, and from then on each later transaction sees it, whatever partitions come and heal. In a
+  minority it waits for a majority until its deadline. With `:phase_4` off each node has a ledger
+  of its own and tells the connected members what it wrote: whoever writes last, wins. Both are
+  kept when the phase is switched; what was begun in one ends in it.
 
       Ledger.transaction(fn ->
         count = with :error <- Ledger.read({:visits, :home}), do: 0
         ...
       end, 1_000)
 
-  Transactions take place one after the other, so that their functions should be short; and a function may be run
-  more than once before its transaction takes place: it must do nothing but read and write the ledger.
+  Transactions take place one after the other, so that their functions should be short; and a
+  function may be run more than once before its transaction takes place: it must do nothing but
+  read and write the ledger.
 
-  Values live as long as a majority of the members does: they are lost when more members than a minority lose their memory
-  before the first of them is back in the cluster.
+  Values live as long as a majority of the members does: they are lost when more members than a
+  minority lose their memory before the first of them is back in the cluster.
   """
   alias Foundation.Coordination.{Cluster, Feed, Store, Transaction, Watchers, Work}
   alias Foundation.{Call, Supervision}
@@ -32,15 +34,18 @@ defmodule Foundation.Coordination.Ledger do
   def table, do: if(Supervision.enabled?(:phase_4), do: Store.agreed(), else: Store.local())
 
   @doc """
-  Runs `fun` as a transaction, in a supervised process, and returns `{:ok, result}` when what it wrote is agreed.
+  Runs `fun` as a transaction, in a supervised process, and returns `{:ok, result}` when what it
+  wrote is agreed.
 
   `timeout` is in milliseconds. Errors:
 
     * `:no_quorum` - there was no majority until the deadline; nothing has been written
-    * `:timeout` - the deadline passed, or a node or process was lost, while the transaction was under way: it may have
-      taken place, or take place yet
-    * `:unavailable` - Foundation does not run, or is just being restarted; nothing has been written
-    * `{:aborted, reason}` - `abort/1` was called, `fun` failed, or the arguments are wrong; nothing has been written
+    * `:timeout` - the deadline passed, or a node or process was lost, while the transaction was
+      under way: it may have taken place, or take place yet
+    * `:unavailable` - Foundation does not run, or is just being restarted; nothing has been
+      written
+    * `{:aborted, reason}` - `abort/1` was called, `fun` failed, or the arguments are wrong;
+      nothing has been written
   """
   @spec transaction((() -> result), non_neg_integer, Store.table()) ::
           {:ok, result} | {:error, reason}
@@ -70,7 +75,8 @@ defmodule Foundation.Coordination.Ledger do
     end
   end
 
-  # A process that has not come to the commit has written nothing: it can be stopped, or replaced when it died.
+  # A process that has not come to the commit has written nothing: it can be stopped, or replaced
+  # when it died.
   defp failed(failure, table, fun, marker, deadline) do
     case {failure, :atomics.get(marker, 1)} do
       {{:exit, _reason}, 0} ->
@@ -85,7 +91,8 @@ defmodule Foundation.Coordination.Ledger do
     end
   end
 
-  # Committed here, but a node was lost meanwhile: whether the majority has it shows when there is one again.
+  # Committed here, but a node was lost meanwhile: whether the majority has it shows when there is
+  # one again.
   defp settle(table, result, mark, deadline) do
     with :ok <- Cluster.await(table, deadline),
          {:ok, answer} when answer != :again <-
@@ -109,7 +116,8 @@ defmodule Foundation.Coordination.Ledger do
   @doc """
   Puts `value` under `key`, inside a transaction.
 
-  With a process as `owner`, the key is deleted when that process has died, or its node has left the majority.
+  With a process as `owner`, the key is deleted when that process has died, or its node has left
+  the majority.
   """
   @spec write(key, term, pid | nil) :: :ok
   def write({_tag, _term} = key, value, owner \\ nil) when is_pid(owner) or is_nil(owner) do
@@ -174,10 +182,11 @@ defmodule Foundation.Coordination.Ledger do
   end
 
   @doc """
-  Sends `{:foundation_ledger, key, :written | :deleted}` to the caller for each key `{tag, term}` that changes on this node.
+  Sends `{:foundation_ledger, key, :written | :deleted}` to the caller for each key `{tag, term}`
+  that changes on this node.
 
-  The change can be read when the message arrives. One that is made several times, or found after a restart, may be
-  told once or twice.
+  The change can be read when the message arrives. One that is made several times, or found after
+  a restart, may be told once or twice.
   """
   @spec subscribe(term) :: :ok | {:error, Call.reason()}
   def subscribe(tag), do: Watchers.subscribe({:ledger, tag})

@@ -1,11 +1,14 @@
 defmodule Foundation.Coordination.Lock do
   @moduledoc """
-  A lock that a process holds, as `Foundation.Coordination.Primitives.acquire_lock/2` hands it out.
+  A lock that a process holds, as `Foundation.Coordination.Primitives.acquire_lock/2` hands it
+  out.
 
-  `:token` grows with each lock that is handed out: what is protected by a lock should refuse who comes with a lower one
-  than it has seen, for a holder may be cut off, and its lock be given to another one, before it knows.
+  `:token` grows with each lock that is handed out: what is protected by a lock should refuse who
+  comes with a lower one than it has seen, for a holder may be cut off, and its lock be given to
+  another one, before it knows.
 
-  A lock belongs to the ledger in which it was acquired, and is released there, however the phases stand by then.
+  A lock belongs to the ledger in which it was acquired, and is released there, however the phases
+  stand by then.
   """
   alias Foundation.Call
   alias Foundation.Coordination.{Cluster, Ledger, Store, Sweeper, Work}
@@ -109,7 +112,8 @@ defmodule Foundation.Coordination.Lock do
     token
   end
 
-  # Subscribed before the first look: what is released meanwhile is in the mailbox. Who finds it taken again waits on.
+  # Subscribed before the first look: what is released meanwhile is in the mailbox. Who finds it
+  # taken again waits on.
   defp wait_until_free(lock, holder, watch, deadline) do
     key = key(lock)
 

@@ -2,7 +2,8 @@ defmodule Foundation.Coordination.Member do
   @moduledoc """
   What a member does when another one asks or tells it something.
 
-  `propose/1`, `commit/1` and `election/1` are run on the member by a messenger; an announcement is sent to this server.
+  `propose/1`, `commit/1` and `election/1` are run on the member by a messenger; an announcement
+  is sent to this server.
   """
   use GenServer
 
@@ -17,7 +18,10 @@ defmodule Foundation.Coordination.Member do
   @spec start_link(keyword) :: GenServer.on_start()
   def start_link(_options), do: GenServer.start_link(__MODULE__, [], name: __MODULE__)
 
-  @doc "This member's vote on a proposal: `:no` when it is not part of the majority that would have to agree."
+  @doc """
+  This member's vote on a proposal: `:no` when it is not part of the majority that would have to
+  agree.
+  """
   @spec propose(term) :: :yes | :no
   def propose(_value) do
     if not Supervision.enabled?(:phase_4) or Cluster.quorum?(), do: :yes, else: :no
@@ -31,7 +35,10 @@ defmodule Foundation.Coordination.Member do
   @spec election(term) :: node
   def election(_term), do: node()
 
-  @doc "Sends an announcement to the member on `node`, which takes note of it: the event `:leader_announced`."
+  @doc """
+  Sends an announcement to the member on `node`, which takes note of it: the event
+  `:leader_announced`.
+  """
   @spec announce(node, leader) :: :ok
   def announce(node, leader), do: GenServer.cast({__MODULE__, node}, {:leader, leader})
 

@@ -1,10 +1,12 @@
 defmodule Foundation.Coordination.Messenger do
   @moduledoc """
-  Runs functions on other nodes, under the supervisors of both: a task of `Foundation.TaskSupervisor` here for each node,
-  and from it one of the node's own `Foundation.TaskSupervisor`.
+  Runs functions on other nodes, under the supervisors of both: a task of
+  `Foundation.TaskSupervisor` here for each node, and from it one of the node's own
+  `Foundation.TaskSupervisor`.
 
-  The two are linked, so that neither outlives the other, nor the connection between them; the one here watches the caller
-  and ends with it, or at the deadline. `Foundation.Legacy.Messenger` is how this was done before.
+  The two are linked, so that neither outlives the other, nor the connection between them; the one
+  here watches the caller and ends with it, or at the deadline. `Foundation.Legacy.Messenger` is
+  how this was done before.
   """
   alias Foundation.{Call, Legacy, Supervision}
   alias Foundation.Coordination.Member
@@ -16,10 +18,11 @@ defmodule Foundation.Coordination.Messenger do
   def current, do: if(Supervision.enabled?(:phase_2), do: __MODULE__, else: Legacy.Messenger)
 
   @doc """
-  Calls `function` of `module` on each of `nodes` at once, and returns when all have answered, or at `deadline`.
+  Calls `function` of `module` on each of `nodes` at once, and returns when all have answered, or
+  at `deadline`.
 
-  A node's answer is `{:ok, result}`, or `{:error, reason}`: `:timeout`, `:unavailable` when it cannot be reached or
-  Foundation does not run there, `{:exit, reason}` when the function failed.
+  A node's answer is `{:ok, result}`, or `{:error, reason}`: `:timeout`, `:unavailable` when it
+  cannot be reached or Foundation does not run there, `{:exit, reason}` when the function failed.
   """
   @spec call([node], module, atom, [term], deadline :: integer) ::
           [{node, {:ok, term} | {:error, :timeout | :unavailable | {:exit, term}}}]
@@ -61,7 +64,8 @@ defmodule Foundation.Coordination.Messenger do
     :ok
   end
 
-  # Traps exits, for a task that ended with its node would end its owner, too, when that one yields to it.
+  # Traps exits, for a task that ended with its node would end its owner, too, when that one
+  # yields to it.
   @doc false
   def relay([caller, node, module, function, arguments, deadline]) do
     Process.flag(:trap_exit, true)

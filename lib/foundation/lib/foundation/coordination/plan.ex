@@ -2,26 +2,30 @@ defmodule Foundation.Coordination.Plan do
   @moduledoc """
   What a member of the cluster has to do, from how it and the other members stand. The rules:
 
-    1. Who sees a majority of active copies of which all say the same, and is not one of them, joins it. If it is one of
-       them, and they are not the composition of the latest epoch, or were not without interruption, an epoch is begun.
-    2. Without such a majority, those who are there go on from the latest head among them, provided that a majority of the
-       members has kept its memory, or that all members are there, or that none of those who are there has ever been
-       part of anything. The one with the latest head makes the table if it has none, the others join it.
-    3. Who is to be joined has mnesia forget all other nodes first: else mnesia would connect the one that joins to all of
-       them that can be reached, and take the table from any.
+    1. Who sees a majority of active copies of which all say the same, and is not one of them,
+       joins it. If it is one of them, and they are not the composition of the latest epoch, or
+       were not without interruption, an epoch is begun.
+    2. Without such a majority, those who are there go on from the latest head among them,
+       provided that a majority of the members has kept its memory, or that all members are there,
+       or that none of those who are there has ever been part of anything. The one with the latest
+       head makes the table if it has none, the others join it.
+    3. Who is to be joined has mnesia forget all other nodes first: else mnesia would connect the
+       one that joins to all of them that can be reached, and take the table from any.
     4. Whose copy has come apart from the others' leaves them, with what it had until then.
     5. Else it waits.
 
-  Why nothing is lost that was agreed: that is on every node of the epoch in which it was, which are a majority. Each later
-  majority shares a node with it that has kept its memory, and goes on from a head at least as late. And of two heads the
-  later one has all that was agreed in the other's history, for an epoch begins on top of what was agreed before.
+  Why nothing is lost that was agreed: that is on every node of the epoch in which it was, which
+  are a majority. Each later majority shares a node with it that has kept its memory, and goes on
+  from a head at least as late. And of two heads the later one has all that was agreed in the
+  other's history, for an epoch begins on top of what was agreed before.
   """
   alias Foundation.Coordination.Head
 
   @typedoc """
   How a member stands.
 
-    * `:head` - of its copy of the agreed table; that of an empty one when it has none, or none any more
+    * `:head` - of its copy of the agreed table; that of an empty one when it has none, or none
+      any more
     * `:table?` - whether it has a copy
     * `:active` - the nodes that have, as it sees it
     * `:known` - the nodes that its mnesia takes for its own
@@ -42,7 +46,8 @@ defmodule Foundation.Coordination.Plan do
   @type t :: :settled | :wait | :create | :begin | :forget | :part | {:join, [node]}
 
   @doc """
-  What `me` has to do, given how the `others` that are connected stand, and how many members there are.
+  What `me` has to do, given how the `others` that are connected stand, and how many members there
+  are.
 
   `{:doubt, plan}` when what they say of each other contradicts itself: it may only be changing.
   """
@@ -94,7 +99,8 @@ defmodule Foundation.Coordination.Plan do
     if clear? or plan in [:create, :wait], do: plan, else: {:doubt, plan}
   end
 
-  # The latest head; then who has a table, and stands alone already; the node's name, as there must be one.
+  # The latest head; then who has a table, and stands alone already; the node's name, as there
+  # must be one.
   defp rank(status) do
     alone? = status.known == [status.node]
     {status.head.epoch, status.head.number, status.table?, alone?, status.node}

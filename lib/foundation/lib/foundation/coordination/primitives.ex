@@ -1,6 +1,7 @@
 defmodule Foundation.Coordination.Primitives do
   @moduledoc """
-  What processes on several nodes need to act together: agreement, a leader, locks, barriers, counters, clocks.
+  What processes on several nodes need to act together: agreement, a leader, locks, barriers,
+  counters, clocks.
 
       alias Foundation.Coordination.Primitives
 
@@ -10,8 +11,9 @@ defmodule Foundation.Coordination.Primitives do
       {:ok, lock} = Primitives.acquire_lock(:printer, timeout: 1_000)
       :ok = Primitives.release_lock(lock)
 
-  They stand on `Foundation.Coordination.Ledger`, whose members are those of `Foundation.Coordination.Cluster`. Options are
-  `:timeout`, in milliseconds, 5,000 unless told otherwise: the one deadline of all steps. Errors that all have in common:
+  They stand on `Foundation.Coordination.Ledger`, whose members are those of
+  `Foundation.Coordination.Cluster`. Options are `:timeout`, in milliseconds, 5,000 unless told
+  otherwise: the one deadline of all steps. Errors that all have in common:
 
     * `:no_quorum` - no majority of the members was there until the deadline; nothing has happened
     * `:timeout` - the deadline passed while it was under way: it may have happened
@@ -33,8 +35,9 @@ defmodule Foundation.Coordination.Primitives do
   @doc """
   Agrees with the other members on `value`, as the next one in their order.
 
-  Returns `{:ok, %{index: n, value: value}}`; each member stores an event `:consensus_committed` with that map.
-  `{:error, :rejected}` says that there was no majority for it among those who were asked.
+  Returns `{:ok, %{index: n, value: value}}`; each member stores an event `:consensus_committed`
+  with that map. `{:error, :rejected}` says that there was no majority for it among those who were
+  asked.
   """
   @spec consensus(term, [option]) :: {:ok, Member.entry()} | {:error, :rejected | reason}
   def consensus(value, options \\ []) do
@@ -44,8 +47,8 @@ defmodule Foundation.Coordination.Primitives do
   @doc """
   Returns who leads, after an election if nobody does: `{:ok, %{leader: node, term: n}}`.
 
-  Whoever leads goes on until its node is lost; then the next election begins a new term. Each member that took part
-  stores an event `:leader_announced` with that map.
+  Whoever leads goes on until its node is lost; then the next election begins a new term. Each
+  member that took part stores an event `:leader_announced` with that map.
   """
   @spec elect_leader([option]) :: {:ok, Member.leader()} | {:error, reason}
   def elect_leader(options \\ []), do: timed(:elect_leader, options, &Election.run/1)
@@ -53,9 +56,9 @@ defmodule Foundation.Coordination.Primitives do
   @doc """
   Acquires the lock on `resource`, any term, for the caller; waits while another process holds it.
 
-  It is released by `release_lock/1`, or when the caller dies, or when the majority has lost its node. The lock's `:token` is
-  greater than that of all locks before. `{:error, :already_held}` when the caller holds it. After
-  `{:error, :timeout}` the caller does not hold it, nor will it.
+  It is released by `release_lock/1`, or when the caller dies, or when the majority has lost its
+  node. The lock's `:token` is greater than that of all locks before. `{:error, :already_held}`
+  when the caller holds it. After `{:error, :timeout}` the caller does not hold it, nor will it.
   """
   @spec acquire_lock(term, [option]) :: {:ok, Lock.t()} | {:error, :already_held | reason}
   def acquire_lock(resource, options \\ []) do
@@ -65,17 +68,19 @@ defmodule Foundation.Coordination.Primitives do
   @doc """
   Releases a lock, within five seconds.
 
-  Any process may do so that has the lock's term. `{:error, :not_held}` when it has been released, or lost with its
-  holder's node; `{:error, :bad_lock}` when it is none.
+  Any process may do so that has the lock's term. `{:error, :not_held}` when it has been released,
+  or lost with its holder's node; `{:error, :bad_lock}` when it is none.
   """
   @spec release_lock(Lock.t()) :: :ok | {:error, :not_held | :bad_lock | reason}
   def release_lock(%Lock{} = lock), do: timed(:release_lock, [], &Lock.release(lock, &1))
   def release_lock(_other), do: {:error, :bad_lock}
 
   @doc """
-  Waits at the barrier `id`, any term, until `count` processes do, wherever they are; at most `timeout` milliseconds.
+  Waits at the barrier `id`, any term, until `count` processes do, wherever they are; at most
+  `timeout` milliseconds.
 
-  The barrier can be used again then. `{:error, {:bad_count, n}}` when others wait for it to be `n`.
+  The barrier can be used again then. `{:error, {:bad_count, n}}` when others wait for it to be
+  `n`.
   """
   @spec barrier_sync(term, pos_integer, non_neg_integer) ::
           :ok | {:error, :bad_count | {:bad_count, pos_integer} | reason}

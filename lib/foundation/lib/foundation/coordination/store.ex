@@ -7,10 +7,12 @@ defmodule Foundation.Coordination.Store do
   | `agreed/0` | one on each member that has joined | a majority of the members |
   | `local/0` | each node has its own content | nothing but this node |
 
-  A row is `{table, key, value, owner, version}`: `owner` is the process with whose life the row ends, or `nil`; `version`
-  is the number of the transaction that wrote it. The row under the key `:head` is a `Foundation.Coordination.Head`.
+  A row is `{table, key, value, owner, version}`: `owner` is the process with whose life the row
+  ends, or `nil`; `version` is the number of the transaction that wrote it. The row under the key
+  `:head` is a `Foundation.Coordination.Head`.
 
-  mnesia on a node of Foundation's is Foundation's: it is stopped and started when the node has to join others.
+  mnesia on a node of Foundation's is Foundation's: it is stopped and started when the node has to
+  join others.
   """
   alias Foundation.Call
   alias Foundation.Coordination.Head
@@ -64,8 +66,8 @@ defmodule Foundation.Coordination.Store do
     :exit, _reason -> false
   end
 
-  # Schema transactions of mnesia have processes of their own, which wait for ever when who asked for one was killed in it and
-  # mnesia was stopped then.
+  # Schema transactions of mnesia have processes of their own, which wait for ever when who asked
+  # for one was killed in it and mnesia was stopped then.
   defp end_rest do
     modules = Application.spec(:mnesia, :modules)
 
@@ -91,7 +93,8 @@ defmodule Foundation.Coordination.Store do
   end
 
   @doc """
-  Makes this node, whose mnesia has just been restarted, one of `nodes`, and returns when it has the tables' rows.
+  Makes this node, whose mnesia has just been restarted, one of `nodes`, and returns when it has
+  the tables' rows.
 
   All of `nodes` must be connected to it. Its own content of the local table is empty then.
   """
@@ -147,7 +150,10 @@ defmodule Foundation.Coordination.Store do
     end
   end
 
-  @doc "Which nodes hold an active copy of `table`, as this node sees it, sorted; none when it holds none itself."
+  @doc """
+  Which nodes hold an active copy of `table`, as this node sees it, sorted; none when it holds
+  none itself.
+  """
   @spec active(table) :: [node]
   def active(table) do
     if :mnesia.table_info(table, :where_to_read) == node() do
@@ -191,7 +197,10 @@ defmodule Foundation.Coordination.Store do
     end
   end
 
-  @doc "Writes `rows` into this node's content of the local table, or of a table of which it has the only copy."
+  @doc """
+  Writes `rows` into this node's content of the local table, or of a table of which it has the
+  only copy.
+  """
   @spec write(table, [row]) :: :ok | {:error, term}
   def write(table, rows) do
     Enum.each(rows, &:mnesia.dirty_write(table, &1))

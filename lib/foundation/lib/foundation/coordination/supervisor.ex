@@ -15,7 +15,8 @@ defmodule Foundation.Coordination.Supervisor do
 
   @impl true
   def init([]) do
-    # Those of a supervisor that was killed may not have heard of it yet, and still have their names.
+    # Those of a supervisor that was killed may not have heard of it yet, and still have their
+    # names.
     :ok = Foundation.Termination.await([@keeper, Watchers, Feed, Cluster.Server, Sweeper, Member])
 
     children = [

@@ -2,9 +2,9 @@ defmodule Foundation.Coordination.Sweeper do
   @moduledoc """
   Deletes from the ledger what belonged to processes that are dead.
 
-  Each node watches the owners that live on it, see `Foundation.Coordination.Ledger.write/3`. Those of a node that has left
-  the majority are swept by the first node of the majority. What cannot be deleted for want of a majority is deleted when
-  there is one again.
+  Each node watches the owners that live on it, see `Foundation.Coordination.Ledger.write/3`.
+  Those of a node that has left the majority are swept by the first node of the majority. What
+  cannot be deleted for want of a majority is deleted when there is one again.
   """
   use GenServer
 
@@ -20,7 +20,8 @@ defmodule Foundation.Coordination.Sweeper do
   def start_link(_options), do: GenServer.start_link(__MODULE__, [], name: __MODULE__)
 
   @doc """
-  Deletes `key` if its value is, or will be, a map whose `:claim` is `claim`: what a transaction may have written that was given up.
+  Deletes `key` if its value is, or will be, a map whose `:claim` is `claim`: what a transaction
+  may have written that was given up.
 
   The process that ran the transaction must be dead, or about to die.
   """
@@ -142,7 +143,8 @@ defmodule Foundation.Coordination.Sweeper do
         do: {key, owner}
   end
 
-  # The nodes whose processes are none of this node's business, or `nil` when those of no other are.
+  # The nodes whose processes are none of this node's business, or `nil` when those of no other
+  # are.
   defp others_of_mine(table) do
     if table == Store.local() do
       Node.list()

@@ -1,21 +1,26 @@
 defmodule Foundation.Coordination.Transaction do
   @moduledoc """
-  One attempt at a transaction of the ledger, in the process that `Foundation.Coordination.Ledger` has started for it.
+  One attempt at a transaction of the ledger, in the process that `Foundation.Coordination.Ledger`
+  has started for it.
 
-  The table is locked first, on all members that hold a copy, so that there is one transaction at a time and nothing can
-  be read that is not the latest. It goes on only if these members are the composition in which the majority last came
-  together (see `t:Foundation.Coordination.Store.head/0`).
+  The table is locked first, on all members that hold a copy, so that there is one transaction at
+  a time and nothing can be read that is not the latest. It goes on only if these members are the
+  composition in which the majority last came together (see
+  `t:Foundation.Coordination.Store.head/0`).
 
-  mnesia's commit returns when this node has committed and the others have been told. If nodes are lost at that moment,
-  they have not been; and if they are not lost by all alike, mnesia may let one abort what another has committed, and not
-  notice. So it is confirmed: the `Foundation.Coordination.Feed` of each node of the composition has to say that it has the
-  transaction, and all before it, without a gap. What is confirmed is on every node of a composition with a majority, and
-  every later majority shares a node with it. What is not, ends the epoch.
+  mnesia's commit returns when this node has committed and the others have been told. If nodes are
+  lost at that moment, they have not been; and if they are not lost by all alike, mnesia may let
+  one abort what another has committed, and not notice. So it is confirmed: the
+  `Foundation.Coordination.Feed` of each node of the composition has to say that it has the
+  transaction, and all before it, without a gap. What is confirmed is on every node of a
+  composition with a majority, and every later majority shares a node with it. What is not, ends
+  the epoch.
   """
   alias Foundation.Call
   alias Foundation.Coordination.{Cluster, Feed, Formation, Head, Ledger, Store}
 
-  # How long a copy may take to have what mnesia has committed; and this node's own, which has it in its queue.
+  # How long a copy may take to have what mnesia has committed; and this node's own, which has it
+  # in its queue.
   @confirm_ms 1_000
 
   @typedoc "Where a transaction stands in the history of its table."
@@ -24,8 +29,8 @@ defmodule Foundation.Coordination.Transaction do
   @doc """
   Runs `fun`, for `caller`, if it still waits.
 
-  `:again` says that nothing has been written because the majority is just changing, `:unwanted` that nobody waits any more;
-  `:unknown` that mnesia was stopped in the midst of the commit.
+  `:again` says that nothing has been written because the majority is just changing, `:unwanted`
+  that nobody waits any more; `:unknown` that mnesia was stopped in the midst of the commit.
   `marker` is set when the commit begins.
   """
   @spec run(Store.table(), (() -> term), :atomics.atomics_ref(), pid, integer) ::
@@ -74,7 +79,10 @@ defmodule Foundation.Coordination.Transaction do
     _error in [ArgumentError, ErlangError] -> {:aborted, :stopped}
   end
 
-  @doc "Calls mnesia inside a transaction: if it fails because it is being stopped, the transaction is aborted."
+  @doc """
+  Calls mnesia inside a transaction: if it fails because it is being stopped, the transaction is
+  aborted.
+  """
   @spec mnesia((() -> result)) :: result when result: term
   def mnesia(fun) do
     fun.()
@@ -85,7 +93,8 @@ defmodule Foundation.Coordination.Transaction do
   @doc """
   What has become of a transaction that was not confirmed, now that there is a majority again.
 
-  `:lost` says that it is not part of the history on which the majority has agreed, or that it was too long ago to know.
+  `:lost` says that it is not part of the history on which the majority has agreed, or that it was
+  too long ago to know.
   """
   @spec settle(Store.table(), mark) :: :committed | :lost | :again
   def settle(table, mark) do
@@ -105,7 +114,10 @@ defmodule Foundation.Coordination.Transaction do
     end
   end
 
-  @doc "Begins `epoch` in the composition `nodes`, if that is what this node sees: the first transaction of each epoch."
+  @doc """
+  Begins `epoch` in the composition `nodes`, if that is what this node sees: the first transaction
+  of each epoch.
+  """
   @spec begin(pos_integer, [node]) :: :ok | {:error, term}
   def begin(epoch, nodes) do
     table = Store.agreed()

@@ -1,6 +1,7 @@
 defmodule Foundation.Coordination.VectorClock do
   @moduledoc """
-  Clocks that tell which of two events may have caused the other: a count for each node, or whatever makes events.
+  Clocks that tell which of two events may have caused the other: a count for each node, or
+  whatever makes events.
   """
 
   @type t :: %{optional(term) => pos_integer}

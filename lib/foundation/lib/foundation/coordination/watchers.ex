@@ -2,8 +2,8 @@ defmodule Foundation.Coordination.Watchers do
   @moduledoc """
   Who wants to hear of what: processes that subscribe to a topic, on this node.
 
-  The subscriptions lie in a table that outlives this server, and whoever publishes reads it itself: no message is
-  missed while the server is restarted. A subscriber that dies is forgotten.
+  The subscriptions lie in a table that outlives this server, and whoever publishes reads it
+  itself: no message is missed while the server is restarted. A subscriber that dies is forgotten.
   """
   use GenServer
 

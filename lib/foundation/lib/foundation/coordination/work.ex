@@ -1,18 +1,19 @@
 defmodule Foundation.Coordination.Work do
   @moduledoc """
-  A function that runs in a process of its own, under `Foundation.TaskSupervisor`, while its caller waits no longer than it
-  wants to.
+  A function that runs in a process of its own, under `Foundation.TaskSupervisor`, while its
+  caller waits no longer than it wants to.
 
-  Unlike a task of `Task.Supervisor.async_nolink/4` it may go on when its caller has given up: what it answers then
-  reaches nobody, where a task's late reply would lie in its owner's mailbox.
+  Unlike a task of `Task.Supervisor.async_nolink/4` it may go on when its caller has given up:
+  what it answers then reaches nobody, where a task's late reply would lie in its owner's mailbox.
   """
   alias Foundation.Call
 
   @doc """
   Runs `function` of `module` with `arguments`, and returns `{:ok, result}`.
 
-  `{:error, {:exit, reason}}` says that the process died; `{:error, {:late, pid}}` that the deadline has passed while it
-  still runs; `{:error, :unavailable}` that there is no `Foundation.TaskSupervisor`.
+  `{:error, {:exit, reason}}` says that the process died; `{:error, {:late, pid}}` that the
+  deadline has passed while it still runs; `{:error, :unavailable}` that there is no
+  `Foundation.TaskSupervisor`.
   """
   @spec run(module, atom, [term], deadline :: integer) ::
           {:ok, term} | {:error, {:exit, term} | {:late, pid} | :unavailable}

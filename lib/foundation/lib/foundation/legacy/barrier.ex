@@ -1,6 +1,7 @@
 defmodule Foundation.Legacy.Barrier do
   @moduledoc """
-  How a barrier was waited at before: in a task that is linked to its caller and that nobody supervises.
+  How a barrier was waited at before: in a task that is linked to its caller and that nobody
+  supervises.
 
   If the task dies, so does the caller.
   """

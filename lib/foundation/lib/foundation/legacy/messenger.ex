@@ -2,15 +2,19 @@ defmodule Foundation.Legacy.Messenger do
   @moduledoc """
   How the members' messages were sent before `Foundation.Coordination.Messenger`, in seven places.
 
-  The leader's announcement is a process here for each node. A proposal, a commit and an election are each a process here
-  for each node, and from it one on that node. Nobody supervises them, nobody hears of their deaths, and they do not end
-  with who began it: each ends by itself, or never if what it does does not end.
+  The leader's announcement is a process here for each node. A proposal, a commit and an election
+  are each a process here for each node, and from it one on that node. Nobody supervises them,
+  nobody hears of their deaths, and they do not end with who began it: each ends by itself, or
+  never if what it does does not end.
   """
   alias Foundation.Call
 
   @helpers %{propose: :propose_helper, commit: :commit_helper, election: :election_helper}
 
-  @doc "As `Foundation.Coordination.Messenger.call/5`; `function` is `:propose`, `:commit` or `:election`."
+  @doc """
+  As `Foundation.Coordination.Messenger.call/5`; `function` is `:propose`, `:commit` or
+  `:election`.
+  """
   @spec call([node], module, :propose | :commit | :election, [term], deadline :: integer) ::
           [{node, {:ok, term} | {:error, :timeout}}]
   def call(nodes, module, function, arguments, deadline) do

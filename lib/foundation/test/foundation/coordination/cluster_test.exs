@@ -108,7 +108,8 @@ defmodule Foundation.Coordination.ClusterTest do
   test "who dies at a barrier is not waited with", %{cluster: cluster, a: a, id: id} = context do
     actor(context, a, :waiting)
 
-    Cluster.call(cluster, a, Actor, :begin, [:waiting, Primitives, :barrier_sync, [id, 2, 60_000]])
+    arguments = [:waiting, Primitives, :barrier_sync, [id, 2, 60_000]]
+    Cluster.call(cluster, a, Actor, :begin, arguments)
 
     Cluster.call(cluster, context.b, Peer, :await_keys, [{:barrier, id}, 1])
     Cluster.call(cluster, a, Actor, :kill, [:waiting])

@@ -49,8 +49,8 @@ defmodule Foundation.Coordination.PartitionTest do
     end)
   end
 
-  # One of the two goes on with the third. Which one is `:global`'s choice, and it may choose again while it separates
-  # them; in the end the other one is refused, and the majority stays.
+  # One of the two goes on with the third. Which one is `:global`'s choice, and it may choose
+  # again while it separates them; in the end the other one is refused, and the majority stays.
   defp cut_majority(cluster, pair, third) do
     {:ok, majority} = Cluster.call(cluster, third, Peer, :await_view_of_two, [30_000])
     [alone] = pair -- majority
@@ -147,8 +147,9 @@ defmodule Foundation.Coordination.PartitionTest do
     assert {:ok, %{value: :patience}} = Cluster.call(cluster, a, Actor, :result, [:patient])
   end
 
-  # Lets things happen to the nodes, in another order each time, while each of them is used; then they must all be
-  # together again, know the same, and nothing that was answered may have been untrue.
+  # Lets things happen to the nodes, in another order each time, while each of them is used; then
+  # they must all be together again, know the same, and nothing that was answered may have been
+  # untrue.
   defp rounds(cluster, happen) do
     before = census(cluster)
 

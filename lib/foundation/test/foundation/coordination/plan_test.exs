@@ -88,7 +88,7 @@ defmodule Foundation.Coordination.PlanTest do
     assert Plan.decide(fresh(:c), [holder(:a, [:a, :b], 4)], 3) == :wait
   end
 
-  test "without a majority the one with the latest head is joined: its epoch first, then its number" do
+  test "without a majority the latest head is joined: the epoch first, then the number" do
     b = holder(:b, [:b], 2, 90, [:a, :b, :c])
     c = holder(:c, [:c], 3, 10, [:b, :c])
     assert Plan.decide(b, [c], 3) == {:join, [:c]}
@@ -112,7 +112,7 @@ defmodule Foundation.Coordination.PlanTest do
     assert Plan.decide(fresh(:a), [alone], 3) == :wait
   end
 
-  test "when all members are there, whoever knows most is joined, though the others know nothing" do
+  test "when all are there, who knows most is joined, though the others know nothing" do
     alone = holder(:b, [:b], 3, 10, [:a, :b, :c])
     assert Plan.decide(alone, [fresh(:a), fresh(:c)], 3) == :wait
     assert Plan.decide(fresh(:a), [alone, fresh(:c)], 3) == {:join, [:b]}

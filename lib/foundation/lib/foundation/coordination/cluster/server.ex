@@ -2,8 +2,9 @@ defmodule Foundation.Coordination.Cluster.Server do
   @moduledoc """
   Keeps the members of the cluster connected and their ledgers joined.
 
-  Whenever a node, a connection or mnesia comes or goes it looks whether all is in order, and has a round of
-  `Foundation.Coordination.Formation` mend in a task what is not. A cluster of one is ready when `start_link/1` returns.
+  Whenever a node, a connection or mnesia comes or goes it looks whether all is in order, and has
+  a round of `Foundation.Coordination.Formation` mend in a task what is not. A cluster of one is
+  ready when `start_link/1` returns.
   """
   use GenServer
 
@@ -14,7 +15,8 @@ defmodule Foundation.Coordination.Cluster.Server do
   @table Foundation.Coordination.Cluster
   @keeper Foundation.Coordination.TableKeeper
 
-  # How often members that are not connected are called, and what may have been missed is looked for.
+  # How often members that are not connected are called, and what may have been missed is looked
+  # for.
   @tick_ms 500
   # An attempt to connect, or to join, that hangs longer than this is given up.
   @round_ms 30_000
@@ -138,8 +140,8 @@ defmodule Foundation.Coordination.Cluster.Server do
     end
   end
 
-  # What there is to do, after anything has happened: who waits and need not any more, who must hear of the majority,
-  # whether something is to be mended.
+  # What there is to do, after anything has happened: who waits and need not any more, who must
+  # hear of the majority, whether something is to be mended.
   defp look(state) do
     Formation.status()
     state = state |> follow_mnesia() |> tell_view()
@@ -198,7 +200,8 @@ defmodule Foundation.Coordination.Cluster.Server do
     if result == :done or state.again?, do: look(state), else: state
   end
 
-  # What the members say of each other may only be changing: it is believed when it has stood for a while.
+  # What the members say of each other may only be changing: it is believed when it has stood for
+  # a while.
   defp beyond_doubt({plan, since}), do: if(now() - since >= @tick_ms, do: plan)
   defp beyond_doubt(nil), do: nil
 
