@@ -213,6 +213,25 @@ defmodule MABEAM.Coordination.TakeoverTest do
 
       assert results(cluster, members, id) |> Enum.uniq() == [{:ok, :done}]
     end
+
+    test "and the one that took over, too: it is run again when they are back", context do
+      %{cluster: cluster, members: [a, b, c] = members} = context
+      id = begin(cluster, a)
+      Cluster.kill(cluster, a)
+      {taker, _takeover} = taker(cluster, [b, c], id)
+      Cluster.call(cluster, taker, Held, :await_held, [id])
+      [last] = [b, c] -- [taker]
+      Cluster.kill(cluster, taker)
+      assert result(cluster, last, id, 1_000) in [{:error, :no_quorum}, {:error, :pending}]
+
+      # They have forgotten it, and go on from what the last one knows.
+      for node <- [a, taker], do: Cluster.start_node(cluster, node)
+      Cluster.await_view(cluster, members)
+      for node <- [a, taker], do: Cluster.call(cluster, node, Held, :start, [])
+      let_go(cluster, taker, id)
+      assert results(cluster, members, id) |> Enum.uniq() == [{:ok, :done}]
+      assert times_held(cluster, members, id) == 1
+    end
   end
 
   describe "a node is cut off" do
