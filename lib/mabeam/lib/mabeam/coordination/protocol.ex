@@ -48,8 +48,7 @@ defmodule MABEAM.Coordination.Protocol do
 
   @optional_callbacks retries: 0, on_node_down: 0
 
-  @typedoc "A protocol as it is registered: `:defaults` are parameters that each coordination
-  starts with."
+  @typedoc "A protocol as it is registered; each coordination starts with the `:defaults`."
   @type entry :: %{
           module: module,
           defaults: map,

@@ -3,11 +3,10 @@ defmodule MABEAM.Legacy.Coordination do
   How coordinations ran before `MABEAM.CoordinationSupervisor`: in a process that nobody
   supervises, links or monitors.
 
-  It runs the protocol in a task of its own, which is linked to it, and waits for it; the requests to
-  agents are linked to neither. When the
-  protocol crashes or takes too long, it dies with its task, and the session is lost: nobody is
-  told, and it stays active for ever. A session that is cancelled is forgotten, while its process
-  goes on.
+  It runs the protocol in a task of its own, which is linked to it, and waits for it; the requests
+  to agents are linked to neither. When the protocol crashes or takes too long, it dies with its
+  task, and the session is lost: nobody is told, and it stays active for ever. A session that is
+  cancelled is forgotten, while its process goes on.
   """
 
   alias Foundation.Call
