@@ -145,7 +145,9 @@ defmodule MABEAM.Coordination.LegacyTest do
     assert_receive {:running, worker, %{session: ^supervised, attempt: 2}}, 5_000
     assert parent(worker) == Process.whereis(MABEAM.CoordinationSupervisor)
 
-    for {runner, id, result} <- [{task, legacy, {:ok, :old}}, {worker, supervised, {:ok, :new}}] do
+    ends = [{task, legacy, {:ok, :old}}, {worker, supervised, {:ok, :new}}]
+
+    for {runner, id, result} <- ends do
       send(runner, {:return, result})
       assert Coordination.get_session_results(id, 5_000) == result
     end
