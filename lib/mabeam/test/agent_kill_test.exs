@@ -11,7 +11,12 @@ defmodule MABEAM.AgentKillTest do
 
   setup do
     start_supervised!({Task.Supervisor, name: @tasks})
-    Enum.each([:ready, :stopped, :failed], &Signals.listen([:mabeam, :agent, &1]))
+
+    Enum.each(
+      [:ready, :stopped, :stop_broken_off, :failed],
+      &Signals.listen([:mabeam, :agent, &1])
+    )
+
     {id, pid} = Servant.start!()
     assert_receive {:telemetry, [:mabeam, :agent, :ready], _, %{agent: ^id}}, 5_000
     {:ok, id: id, pid: pid, parts: parts(id)}
@@ -238,6 +243,7 @@ defmodule MABEAM.AgentKillTest do
     assert Agent.start(id) == {:error, :stopping}
     Tree.kill!(MABEAM.TaskSupervisor)
     assert Task.await(stop) == {:error, :unavailable}
+    await(:stop_broken_off, id)
     send(pid, {:release, 1, :done})
     await(:ready, id)
     well(id)

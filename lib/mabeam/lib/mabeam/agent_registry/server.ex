@@ -8,9 +8,9 @@ defmodule MABEAM.AgentRegistry.Server do
   more often than its cell bears: then it has `:failed`. Or its cell was killed, or the supervisor
   above it: then `MABEAM.Agent.Reviver` is told to start it again.
 
-  What becomes of an agent is executed as `[:mabeam, :agent, :ready]`, `:stopped`, `:crashed` and
-  `:failed`; the latter two are events of `Foundation.Events`, too: `:agent_crashed` and
-  `:agent_failed`.
+  What becomes of an agent is executed as `[:mabeam, :agent, :ready]`, `:stopped`, `:stop_broken_off`
+  (who was to stop it was killed, and it goes on), `:crashed` and `:failed`; the latter two are
+  events of `Foundation.Events`, too: `:agent_crashed` and `:agent_failed`.
   """
   use GenServer, id: MABEAM.AgentRegistry
 
@@ -199,6 +199,7 @@ defmodule MABEAM.AgentRegistry.Server do
   defp go_on(id) do
     with {:ok, row(status: :stopping, pid: pid)} <- fetch(id) do
       set(id, wanted: true, status: if(pid, do: :running, else: :restarting))
+      Telemetry.emit_counter([:mabeam, :agent, :stop_broken_off], %{agent: id})
     end
   end
 
