@@ -43,7 +43,7 @@ defmodule Foundation.Coordination.Formation do
       head: head,
       table?: table?,
       active: active,
-      known: if(Store.running?(), do: Store.known(), else: []),
+      lost: Store.lost(),
       promised: max(mark(:promised) || 0, head.epoch),
       ended: ended(),
       apart?: table? and Feed.apart?()
@@ -132,9 +132,9 @@ defmodule Foundation.Coordination.Formation do
   defp carry_out(:create, _deadline), do: create()
   defp carry_out(:begin, _deadline), do: begin()
 
-  defp carry_out(:forget, _deadline),
-    do: Store.forget(Store.known() -- Store.active(Store.agreed()))
+  defp carry_out(:forget, _deadline), do: Store.forget(Store.lost())
 
+  defp carry_out({:drop, nodes}, _deadline), do: Store.drop(Store.agreed(), nodes)
   defp carry_out(:part, _deadline), do: part(&restart/1)
   defp carry_out({:join, nodes}, deadline), do: part(&join(nodes, &1, deadline))
   defp carry_out(doubt, _deadline), do: doubt

@@ -11,7 +11,8 @@ defmodule Foundation.Coordination.Plan do
        head makes the table if it has none, the others join it.
     3. Who is to be joined has mnesia forget all other nodes first: else mnesia would connect the
        one that joins to all of them that can be reached, and take the table from any.
-    4. Whose copy has come apart from the others' leaves them, with what it had until then.
+    4. Whose copy has come apart from the others' leaves them, with what it had until then; the
+       copy of one that does not answer is dropped.
     5. Else it waits.
 
   Why nothing is lost that was agreed: that is on every node of the epoch in which it was, which
@@ -28,7 +29,7 @@ defmodule Foundation.Coordination.Plan do
       any more
     * `:table?` - whether it has a copy
     * `:active` - the nodes that have, as it sees it
-    * `:known` - the nodes that its mnesia takes for its own
+    * `:lost` - the nodes that its mnesia takes for its own, and with which it does not run
     * `:promised` - the latest epoch of which it knows
     * `:ended` - the latest epoch of which a node has been lost, or which was joined
     * `:apart?` - whether its copy has come apart from the others'
@@ -38,18 +39,20 @@ defmodule Foundation.Coordination.Plan do
           head: Head.t(),
           table?: boolean,
           active: [node],
-          known: [node],
+          lost: [node],
           promised: non_neg_integer,
           ended: non_neg_integer,
           apart?: boolean
         }
-  @type t :: :settled | :wait | :create | :begin | :forget | :part | {:join, [node]}
+  @type t ::
+          :settled | :wait | :create | :begin | :forget | :part | {:join | :drop, [node]}
 
   @doc """
   What `me` has to do, given how the `others` that are connected stand, and how many members there
   are.
 
-  `{:doubt, plan}` when what they say of each other contradicts itself: it may only be changing.
+  `{:doubt, plan}` when what they say of each other contradicts itself, or one says nothing: it
+  may only be changing.
   """
   @spec decide(status, [status], pos_integer) :: t | {:doubt, t}
   def decide(me, others, members) do
@@ -62,9 +65,20 @@ defmodule Foundation.Coordination.Plan do
       group == nil and may_go_on?(all, members, majority) -> go_on(me, all)
       group == nil -> :wait
       me.node not in group.active -> join_plan(group, all)
-      me.known != me.active -> :forget
+      me.lost != [] -> :forget
       settled?(me, all) -> :settled
-      true -> :begin
+      true -> begin_plan(me, all, majority)
+    end
+  end
+
+  # Where mnesia runs and Foundation does not, nobody answers for the copy.
+  defp begin_plan(me, all, majority) do
+    silent = me.active -- Enum.map(all, & &1.node)
+
+    cond do
+      silent == [] -> :begin
+      length(me.active -- silent) >= majority -> {:doubt, {:drop, silent}}
+      true -> :wait
     end
   end
 
@@ -89,9 +103,9 @@ defmodule Foundation.Coordination.Plan do
     plan =
       cond do
         me == best and not me.table? -> :create
-        me == best and me.known != [me.node] -> :part
+        me == best and not alone?(me) -> :part
         me == best -> :wait
-        best.known == [best.node] and best.table? -> join_plan(best, all)
+        best.table? and alone?(best) -> join_plan(best, all)
         true -> :wait
       end
 
@@ -102,17 +116,15 @@ defmodule Foundation.Coordination.Plan do
   # The latest head; then who has a table, and stands alone already; the node's name, as there
   # must be one.
   defp rank(status) do
-    alone? = status.known == [status.node]
-    {status.head.epoch, status.head.number, status.table?, alone?, status.node}
+    {status.head.epoch, status.head.number, status.table?, alone?(status), status.node}
   end
+
+  defp alone?(status), do: status.active in [[], [status.node]] and status.lost == []
 
   # To join some of them only would tear them apart.
   defp join_plan(status, all) do
     target = Enum.filter(all, &(&1.node in status.active))
     all? = length(target) == length(status.active)
-
-    if all? and Enum.all?(target, &(&1.known == status.active)),
-      do: {:join, status.active},
-      else: :wait
+    if all? and Enum.all?(target, &(&1.lost == [])), do: {:join, status.active}, else: :wait
   end
 end

@@ -60,7 +60,8 @@ defmodule Foundation.Coordination.Store do
   end
 
   defp empty? do
-    :mnesia.system_info(:tables) == [:schema] and known() == [node()] and
+    :mnesia.system_info(:tables) == [:schema] and
+      :mnesia.system_info(:db_nodes) == [node()] and
       :mnesia.table_info(:schema, :storage_type) == :ram_copies
   catch
     :exit, _reason -> false
@@ -112,8 +113,10 @@ defmodule Foundation.Coordination.Store do
 
   defp connect(nodes) do
     with {:ok, _connected} <- :mnesia.change_config(:extra_db_nodes, nodes) do
-      joined = :mnesia.system_info(:running_db_nodes)
-      if joined -- [node() | nodes] == nodes -- joined, do: :ok, else: {:error, {:joined, joined}}
+      case nodes -- :mnesia.system_info(:running_db_nodes) do
+        [] -> :ok
+        missing -> {:error, {:not_joined, missing}}
+      end
     end
   end
 
@@ -131,13 +134,30 @@ defmodule Foundation.Coordination.Store do
     :exit, reason -> {:error, reason}
   end
 
-  @doc """
-  Which nodes mnesia on this node takes for its own, running or not, sorted.
+  @doc "Deletes the copies of `table` on `nodes`, where mnesia runs."
+  @spec drop(table, [node]) :: :ok | {:error, term}
+  def drop(_table, []), do: :ok
 
-  A node that joins them is connected by mnesia to all of these that it can reach.
+  def drop(table, [node | nodes]) do
+    case :mnesia.del_table_copy(table, node) do
+      {:atomic, :ok} -> drop(table, nodes)
+      {:aborted, reason} -> {:error, reason}
+    end
+  end
+
+  @doc """
+  Which nodes mnesia on this node takes for its own, though it does not run with them, sorted.
+
+  A node that joins this one is connected by mnesia to all of these that it can reach.
   """
-  @spec known() :: [node]
-  def known, do: Enum.sort(:mnesia.system_info(:db_nodes))
+  @spec lost() :: [node]
+  def lost do
+    if running?() do
+      Enum.sort(:mnesia.system_info(:db_nodes) -- :mnesia.system_info(:running_db_nodes))
+    else
+      []
+    end
+  end
 
   @doc "Lets mnesia on this node, and on those that run with it, forget `nodes`, which do not."
   @spec forget([node]) :: :ok | {:error, term}

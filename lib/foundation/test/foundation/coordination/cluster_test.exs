@@ -181,6 +181,18 @@ defmodule Foundation.Coordination.ClusterTest do
     end
   end
 
+  test "a node on which Foundation is stopped and started again goes on", context do
+    %{cluster: cluster, a: a, b: b, id: id} = context
+    {:ok, 1} = on(context, a, :increment_counter, [id])
+    :ok = Cluster.call(cluster, a, Application, :stop, [:foundation])
+    assert on(context, a, :increment_counter, [id]) == {:error, :unavailable}
+    assert {:ok, 2} = on(context, b, :increment_counter, [id])
+    {:ok, _apps} = Cluster.call(cluster, a, Application, :ensure_all_started, [:foundation])
+    Cluster.await_view(cluster, cluster.members)
+    assert on(context, a, :increment_counter, [id]) == {:ok, 3}
+    assert Cluster.call(cluster, a, Peer, :orphans, []) == []
+  end
+
   test "the ledger's watchers on all nodes hear of a change", %{cluster: cluster, a: a, id: id} do
     {:ok, _} = Cluster.call(cluster, a, Primitives, :increment_counter, [id])
 

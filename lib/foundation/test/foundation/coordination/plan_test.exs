@@ -15,7 +15,6 @@ defmodule Foundation.Coordination.PlanTest do
     }
 
     active = Keyword.get(options, :active, [])
-    known = Keyword.get(options, :known, if(active == [], do: [node], else: active))
     ended = if nodes -- active == [], do: 0, else: head.epoch
 
     %{
@@ -23,7 +22,7 @@ defmodule Foundation.Coordination.PlanTest do
       head: head,
       table?: active != [],
       active: active,
-      known: known,
+      lost: [],
       promised: head.epoch,
       ended: Keyword.get(options, :ended, ended),
       apart?: false
@@ -65,13 +64,25 @@ defmodule Foundation.Coordination.PlanTest do
     assert Plan.decide(a, [%{holder(:b, [:a, :b], 4) | ended: 4}], 3) == :begin
   end
 
+  test "the copy of one that does not answer is dropped, if the others are a majority" do
+    a = %{holder(:a, [:a, :b, :c], 4) | ended: 4}
+    b = holder(:b, [:a, :b, :c], 4)
+    assert Plan.decide(a, [b], 3) == {:doubt, {:drop, [:c]}}
+    assert Plan.decide(a, [], 3) == :wait
+  end
+
+  test "whose copy has come apart leaves" do
+    others = [holder(:a, [:a, :b, :c], 4), holder(:b, [:a, :b, :c], 4)]
+    assert Plan.decide(%{holder(:c, [:a, :b, :c], 4) | apart?: true}, others, 3) == :part
+  end
+
   test "who is joined has forgotten the others before" do
-    a = %{holder(:a, [:a, :b], 4) | known: [:a, :b, :c]}
-    b = %{holder(:b, [:a, :b], 4) | known: [:a, :b, :c]}
+    a = %{holder(:a, [:a, :b], 4) | lost: [:c]}
+    b = %{holder(:b, [:a, :b], 4) | lost: [:c]}
     assert Plan.decide(a, [b, fresh(:c)], 3) == :forget
     assert Plan.decide(fresh(:c), [a, b], 3) == :wait
 
-    best = %{holder(:b, [:b], 3, 11, [:b, :c]) | known: [:a, :b, :c]}
+    best = %{holder(:b, [:b], 3, 11, [:b, :c]) | lost: [:c]}
     other = holder(:c, [:c], 3, 10, [:b, :c])
     assert Plan.decide(best, [other], 3) == :part
     assert Plan.decide(other, [best], 3) == :wait
@@ -130,7 +141,7 @@ defmodule Foundation.Coordination.PlanTest do
     b = holder(:b, [:a, :b], 3, 10, [:a, :b, :c])
     c = holder(:c, [:a, :c], 3, 10, [:a, :b, :c])
     assert Plan.decide(c, [a, b], 3) == {:doubt, :part}
-    parted = %{a | active: [:a], known: [:a]}
+    parted = %{a | active: [:a]}
     assert Plan.decide(b, [parted, c], 3) == {:doubt, {:join, [:a]}}
   end
 end
