@@ -4,7 +4,8 @@ defmodule Foundation.Coordination.Cluster do
 
       config :foundation, members: [:"a@host1", :"b@host2", :"c@host3"]
 
-  The members are fixed; a node for which none are named is its own cluster.
+  The members are fixed; a node for which none are named is its own cluster, and one that is not
+  among them has no majority.
   `Foundation.Coordination.Cluster.Server` keeps them connected, and their ledgers joined.
 
   What is agreed is agreed by a majority. After a partition, the side with a majority goes on, and

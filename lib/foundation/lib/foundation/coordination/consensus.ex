@@ -12,6 +12,8 @@ defmodule Foundation.Coordination.Consensus do
 
   # So many entries are kept; consumers follow the events, or read in time.
   @kept 1_000
+  # So long a member that has not seen yet that there is a majority waits with its vote.
+  @vote_ms 500
 
   @doc """
   Proposes `value`, until `deadline`.
@@ -24,21 +26,28 @@ defmodule Foundation.Coordination.Consensus do
   def run(value, deadline) do
     with {:ok, nodes, majority} <- Cluster.electorate(deadline) do
       others = List.delete(nodes, node())
-      votes = Messenger.current().call(others, Member, :propose, [value], deadline)
-
-      yes =
-        Enum.count(
-          [{node(), {:ok, Member.propose(value)}} | votes],
-          &match?({_, {:ok, :yes}}, &1)
-        )
+      arguments = [value, min(Call.left(deadline), @vote_ms)]
+      votes = Messenger.current().call(others, Member, :propose, arguments, deadline)
+      own = apply(Member, :propose, arguments)
 
       cond do
-        yes >= majority -> commit(value, others, deadline)
-        Cluster.electorate(deadline) == {:ok, nodes, majority} -> {:error, :rejected}
-        true -> run(value, deadline)
+        Enum.count(votes, &match?({_node, {:ok, :yes}}, &1)) + count(own) >= majority ->
+          commit(value, others, deadline)
+
+        Call.left(deadline) == 0 ->
+          {:error, Cluster.late(Ledger.table())}
+
+        Cluster.electorate(deadline) == {:ok, nodes, majority} ->
+          {:error, :rejected}
+
+        true ->
+          run(value, deadline)
       end
     end
   end
+
+  defp count(:yes), do: 1
+  defp count(:no), do: 0
 
   defp commit(value, others, deadline) do
     with {:ok, entry} <- Ledger.transaction(fn -> append(value) end, Call.left(deadline)) do

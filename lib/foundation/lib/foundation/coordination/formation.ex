@@ -67,7 +67,15 @@ defmodule Foundation.Coordination.Formation do
     Cluster.Server.changed(node())
   end
 
-  defp mark_ended(epoch), do: mark(:ended, max(ended(), epoch))
+  # Several processes do so at once: the greatest stays.
+  defp mark_ended(epoch) do
+    :ets.insert_new(@marks, {:ended, 0})
+    less = [{{:ended, :"$1"}, [{:<, :"$1", epoch}], [{{:ended, epoch}}]}]
+    :ets.select_replace(@marks, less)
+    :ok
+  rescue
+    ArgumentError -> :ok
+  end
 
   @doc """
   Promises to begin no epoch up to `epoch` but this one, if `nodes` are the active ones as this

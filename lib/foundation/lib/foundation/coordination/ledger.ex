@@ -8,10 +8,15 @@ defmodule Foundation.Coordination.Ledger do
   of its own and tells the connected members what it wrote: whoever writes last, wins. Both are
   kept when the phase is switched; what was begun in one ends in it.
 
-      Ledger.transaction(fn ->
-        count = with :error <- Ledger.read({:visits, :home}), do: 0
-        ...
-      end, 1_000)
+      Ledger.transaction(
+        fn ->
+          case Ledger.read({:seat, 7}) do
+            :error -> Ledger.write({:seat, 7}, passenger)
+            {:ok, _other} -> Ledger.abort(:taken)
+          end
+        end,
+        1_000
+      )
 
   Transactions take place one after the other, so that their functions should be short; and a
   function may be run more than once before its transaction takes place: it must do nothing but

@@ -23,6 +23,13 @@ defmodule Foundation.Coordination.Lock do
           table: Store.table()
         }
 
+  @doc "Whether `lock` is one."
+  @spec valid?(term) :: boolean
+  def valid?(%__MODULE__{claim: claim, table: table}),
+    do: is_reference(claim) and table in Store.tables()
+
+  def valid?(_other), do: false
+
   @doc "Acquires the lock on `resource` for the caller."
   @spec acquire(term, deadline :: integer) :: {:ok, t} | {:error, :already_held | Ledger.reason()}
   def acquire(resource, deadline) do

@@ -2,13 +2,13 @@ defmodule Foundation.Coordination.Member do
   @moduledoc """
   What a member does when another one asks or tells it something.
 
-  `propose/1`, `commit/1` and `election/1` are run on the member by a messenger; an announcement
+  `propose/2`, `commit/1` and `election/1` are run on the member by a messenger; an announcement
   is sent to this server.
   """
   use GenServer
 
-  alias Foundation.Coordination.Cluster
-  alias Foundation.{Events, Stray, Supervision}
+  alias Foundation.Coordination.{Cluster, Store}
+  alias Foundation.{Call, Events, Stray, Supervision}
 
   @typedoc "On what the members have agreed, as which one in their order."
   @type entry :: %{index: pos_integer, value: term}
@@ -19,12 +19,15 @@ defmodule Foundation.Coordination.Member do
   def start_link(_options), do: GenServer.start_link(__MODULE__, [], name: __MODULE__)
 
   @doc """
-  This member's vote on a proposal: `:no` when it is not part of the majority that would have to
-  agree.
+  This member's vote on a proposal.
+
+  `:no` when it is not part of the majority that would have to agree, nor becomes so within
+  `timeout` milliseconds.
   """
-  @spec propose(term) :: :yes | :no
-  def propose(_value) do
-    if not Supervision.enabled?(:phase_4) or Cluster.quorum?(), do: :yes, else: :no
+  @spec propose(term, non_neg_integer) :: :yes | :no
+  def propose(_value, timeout) do
+    agreed? = fn -> Cluster.await(Store.agreed(), Call.deadline(timeout)) == :ok end
+    if not Supervision.enabled?(:phase_4) or agreed?.(), do: :yes, else: :no
   end
 
   @doc "Takes note of what has been agreed: the event `:consensus_committed`."

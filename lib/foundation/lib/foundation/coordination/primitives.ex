@@ -72,8 +72,11 @@ defmodule Foundation.Coordination.Primitives do
   or lost with its holder's node; `{:error, :bad_lock}` when it is none.
   """
   @spec release_lock(Lock.t()) :: :ok | {:error, :not_held | :bad_lock | reason}
-  def release_lock(%Lock{} = lock), do: timed(:release_lock, [], &Lock.release(lock, &1))
-  def release_lock(_other), do: {:error, :bad_lock}
+  def release_lock(lock) do
+    if Lock.valid?(lock),
+      do: timed(:release_lock, [], &Lock.release(lock, &1)),
+      else: {:error, :bad_lock}
+  end
 
   @doc """
   Waits at the barrier `id`, any term, until `count` processes do, wherever they are; at most

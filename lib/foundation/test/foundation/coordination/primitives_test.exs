@@ -160,6 +160,11 @@ defmodule Foundation.Coordination.PrimitivesTest do
     for bad <- [nil, :lock, %{}, {id, 1}],
         do: assert({:error, :bad_lock} = Primitives.release_lock(bad))
 
+    {:ok, lock} = Primitives.acquire_lock(id)
+    assert Primitives.release_lock(%{lock | table: :other}) == {:error, :bad_lock}
+    assert Primitives.release_lock(%{lock | claim: nil}) == {:error, :bad_lock}
+    assert Primitives.release_lock(lock) == :ok
+
     for count <- [0, -1, 1.5, nil, :two] do
       assert Primitives.barrier_sync(id, count, 100) == {:error, :bad_count}
     end
