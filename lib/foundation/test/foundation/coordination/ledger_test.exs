@@ -135,7 +135,7 @@ defmodule Foundation.Coordination.LedgerTest do
       receive do: (:never -> :ok)
     end
 
-    assert Ledger.transaction(slow, 100) == {:error, :timeout}
+    assert Ledger.transaction(slow, 2_000) == {:error, :timeout}
     assert_received {:in, pid}
     ref = Process.monitor(pid)
     assert_receive {:DOWN, ^ref, :process, ^pid, _reason}, 5_000
