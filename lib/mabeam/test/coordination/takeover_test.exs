@@ -191,6 +191,25 @@ defmodule MABEAM.Coordination.TakeoverTest do
       assert times_held(cluster, [b, c], id) == 1
     end
 
+    test "and its session taken by a server that is killed over it", context do
+      %{cluster: cluster, members: [a, b, c]} = context
+      [again, lost] = [begin(cluster, a), begin(cluster, a, :report)]
+      for node <- [b, c], do: Cluster.call(cluster, node, :sys, :suspend, [Coordination])
+      Cluster.kill(cluster, a)
+      Cluster.await_view(cluster, [b, c])
+
+      # What the server of b would have done, which does not hear of it.
+      {:ok, [_again, _lost], []} = Cluster.call(cluster, b, Record, :take, [30_000])
+      for node <- [b, c], do: Cluster.call(cluster, node, Held, :kill, [Coordination])
+
+      assert {^b, %{action: :restart, from: ^a}} = taker(cluster, [b, c], again)
+      assert {^b, %{action: :report, from: ^a}} = taker(cluster, [b, c], lost)
+      let_go(cluster, b, again)
+      assert results(cluster, [b, c], again) == [{:ok, :done}, {:ok, :done}]
+      assert results(cluster, [b, c], lost) |> Enum.uniq() == [{:error, {:node_down, a}}]
+      assert times_held(cluster, [b, c], again) == 1
+    end
+
     test "and then the one that took over: the next one does", context do
       %{cluster: cluster, members: [a, b, c] = members} = context
       id = begin(cluster, a)

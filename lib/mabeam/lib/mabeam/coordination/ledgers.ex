@@ -50,7 +50,7 @@ defmodule MABEAM.Coordination.Ledgers do
 
     state =
       case result do
-        {:ok, taken, lost} -> Enum.reduce(lost, Enum.reduce(taken, state, &taken/2), &lost/2)
+        {:ok, mine, lost} -> Enum.reduce(lost, Enum.reduce(mine, state, &mine/2), &lost/2)
         {:error, _reason} -> take_later(state)
       end
 
@@ -109,18 +109,22 @@ defmodule MABEAM.Coordination.Ledgers do
 
   def take_later(state), do: state
 
-  # A record that is this node's now: taken from a node that went down, or its own already.
-  defp taken({record, from, action}, state) do
-    if action, do: Metrics.taken_over(record, from, action)
-    if action == :report, do: Store.count([:reported])
-
+  # A record that is this node's: since just now, or already.
+  defp mine(record, state) do
     case {record.status, Store.fetch(record.id)} do
       {_status, {:ok, %{status: :active}}} -> state
       {{:ended, _standing}, {:ok, %{settled?: true}}} -> state
       {{:ended, standing}, {:ok, _unsettled}} -> settle(state, record.id, standing)
-      {{:ended, standing}, :error} -> adopt(state, record, standing, true)
+      {{:ended, standing}, :error} -> found(state, record, standing)
       {:active, row} -> continue(state, record, row)
     end
+  end
+
+  # Reported by this node when it took the record, or a result that its node had left.
+  defp found(state, record, standing) do
+    if record.from, do: Metrics.taken_over(record, record.from, :report)
+    counters = if record.from, do: [:reported], else: []
+    adopt(state, record, standing, true, counters)
   end
 
   defp lost(record, state) do
@@ -137,18 +141,23 @@ defmodule MABEAM.Coordination.Ledgers do
   # What this node decided on before it could write it.
   defp continue(state, _record, {:ok, session}), do: close(state, session, session.result)
 
-  # Taken just now, or left by an earlier life of this node.
+  # Taken, or left by an earlier life of this node.
   defp continue(state, record, :error) do
+    from = record.from || node()
+
     if Record.restart?(record) do
+      Metrics.taken_over(record, from, :restart)
       Lifecycle.begin(state, Record.to_session(record), [:started, :taken_over])
     else
-      lost = {:error, {:node_down, node()}}
-      state |> adopt(record, lost, false) |> close(Record.to_session(record), lost)
+      Metrics.taken_over(record, from, :report)
+      lost = {:error, {:node_down, from}}
+      state = adopt(state, record, lost, false, [:reported])
+      close(state, Record.to_session(record), lost)
     end
   end
 
-  defp adopt(state, record, result, settled?) do
-    Store.put(Session.ended(Record.to_session(record), result, settled?))
+  defp adopt(state, record, result, settled?, counters) do
+    Store.put(Session.ended(Record.to_session(record), result, settled?), counters)
     state = Lifecycle.keep(state, record.id)
     if settled?, do: answer(state, record.id, {:result, result}), else: state
   end

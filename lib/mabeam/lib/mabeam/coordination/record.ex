@@ -19,9 +19,11 @@ defmodule MABEAM.Coordination.Record do
   @tag :mabeam_session
   @pause_ms 10
 
+  @typedoc "`:from` is the node that the session was taken from, until it has ended for good."
   @type t :: %{
           id: MABEAM.Coordination.session_id(),
           node: node,
+          from: node | nil,
           protocol: MABEAM.Coordination.protocol(),
           entry: MABEAM.Coordination.Protocol.entry(),
           agents: [MABEAM.Coordination.agent()],
@@ -104,17 +106,17 @@ defmodule MABEAM.Coordination.Record do
   end
 
   @doc """
-  Takes all records of nodes that are down. Returns `{:ok, taken, lost}`.
+  Takes all records of nodes that are down. Returns `{:ok, mine, lost}`.
 
-  `taken` are the records that this node has now, each with the node that it is taken from, nil
-  when it was its own. `lost` are those of other nodes whose sessions are active on this one.
+  `mine` are the records that this node has now. `lost` are those of other nodes whose sessions
+  are active on this one.
 
   It is one transaction: of the nodes that are left, one gets all. An active session that cannot
-  be run again here has ended with `{:error, {:node_down, node}}` when this returns.
+  be run again here has ended with `{:error, {:node_down, node}}` when this returns. Whether it
+  has done so may stay unknown, but the records tell when they are looked at once more.
   """
   @spec take(timeout :: non_neg_integer) ::
-          {:ok, taken :: [{t, from :: node | nil, :restart | :report | nil}], lost :: [t]}
-          | {:error, refusal}
+          {:ok, mine :: [t], lost :: [t]} | {:error, refusal}
   def take(timeout) do
     answer =
       transaction(timeout, fn ->
@@ -124,7 +126,7 @@ defmodule MABEAM.Coordination.Record do
         {:ok, Enum.map(mine, &take_one/1), lost}
       end)
 
-    with {:ok, taken, lost} <- answer, do: {:ok, taken, Enum.filter(lost, &active_here?/1)}
+    with {:ok, mine, lost} <- answer, do: {:ok, mine, Enum.filter(lost, &active_here?/1)}
   end
 
   defp active_here?(record), do: match?({:ok, %{status: :active}}, Store.fetch(record.id))
@@ -147,26 +149,26 @@ defmodule MABEAM.Coordination.Record do
       Supervision.enabled?(:phase_1) and Code.ensure_loaded?(record.entry.module)
   end
 
-  defp take_one(%{node: from} = record) when from == node(), do: {record, nil, nil}
+  defp take_one(%{node: from} = record) when from == node(), do: record
 
   defp take_one(%{node: from} = record) do
-    action =
-      cond do
-        record.status != :active -> nil
-        restart?(record) -> :restart
-        true -> :report
-      end
-
-    record = %{record | node: node()}
-    record = if action == :report, do: ended(record, {:error, {:node_down, from}}), else: record
+    record = take_from(from, %{record | node: node()})
     write(record)
-    {record, from, action}
+    record
+  end
+
+  defp take_from(_from, %{status: {:ended, _result}} = record), do: %{record | from: nil}
+
+  defp take_from(from, record) do
+    record = %{record | from: from}
+    if restart?(record), do: record, else: ended(record, {:error, {:node_down, from}})
   end
 
   defp from_session(session) do
     %{
       id: session.id,
       node: node(),
+      from: nil,
       protocol: session.protocol,
       entry: session.entry,
       agents: session.agents,
