@@ -9,9 +9,9 @@ defmodule Foundation.Coordination.Feed do
   table anew, the copy shows what has changed meanwhile.
 
   Watchers of the topic `{:ledger, tag}` get `{:foundation_ledger, key, :written | :deleted}` for
-  each key `{tag, term}`; watchers of `:rows` get `{:foundation_row, table, key, :written |
-  :deleted}` for each; watchers of `:head` get `:foundation_head` when the composition of the
-  majority has changed.
+  each key `{tag, term}`; watchers of `:rows` get `{:foundation_row, row}` for each that is
+  written; watchers of `:head` get `:foundation_head` when the composition of the majority has
+  changed.
   """
   use GenServer
 
@@ -231,12 +231,12 @@ defmodule Foundation.Coordination.Feed do
 
     if before != [{{table, key}, row}] do
       :ets.insert(@table, {{table, key}, row})
-      if key == :head, do: head_written(row, before), else: publish(table, key, :written)
+      if key == :head, do: head_written(row, before), else: row_written(row)
     end
   end
 
   defp deleted(table, key) do
-    if :ets.take(@table, {table, key}) != [] and key != :head, do: publish(table, key, :deleted)
+    if :ets.take(@table, {table, key}) != [] and key != :head, do: publish(key, :deleted)
   end
 
   # Each transaction writes the head; the composition of the majority seldom changes.
@@ -251,11 +251,12 @@ defmodule Foundation.Coordination.Feed do
     end
   end
 
-  defp publish(table, key, what) do
-    Watchers.publish(:rows, {:foundation_row, table, key, what})
+  defp row_written(row) do
+    Watchers.publish(:rows, {:foundation_row, row})
+    publish(elem(row, 1), :written)
+  end
 
-    with {tag, _term} <- key do
-      Watchers.publish({:ledger, tag}, {:foundation_ledger, key, what})
-    end
+  defp publish({tag, _term} = key, what) do
+    Watchers.publish({:ledger, tag}, {:foundation_ledger, key, what})
   end
 end

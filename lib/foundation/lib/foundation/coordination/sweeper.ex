@@ -5,10 +5,13 @@ defmodule Foundation.Coordination.Sweeper do
   Each node watches the owners that live on it, see `Foundation.Coordination.Ledger.write/3`.
   Those of a node that has left the majority are swept by the first node of the majority. What
   cannot be deleted for want of a majority is deleted when there is one again.
+
+  It goes by the copy that the `Foundation.Coordination.Feed` keeps, which is there also while
+  mnesia is being restarted.
   """
   use GenServer
 
-  alias Foundation.Coordination.{Cluster, Ledger, Store, Watchers}
+  alias Foundation.Coordination.{Cluster, Feed, Ledger, Store, Watchers}
   alias Foundation.{Stray, TableKeeper}
 
   @table __MODULE__
@@ -39,8 +42,7 @@ defmodule Foundation.Coordination.Sweeper do
     :ok = TableKeeper.claim(@keeper, @table)
     :ok = Watchers.subscribe(:rows)
     :ok = Watchers.subscribe(:cluster)
-    rows = Enum.flat_map(Store.tables(), &Store.rows/1)
-    monitors = Enum.reduce(rows, %{}, fn row, monitors -> watch(elem(row, 3), monitors) end)
+    monitors = Store.tables() |> Enum.flat_map(&Feed.copy/1) |> Enum.reduce(%{}, &watch/2)
     {:ok, sweep(%{monitors: monitors, task: nil, again?: false})}
   end
 
@@ -52,14 +54,9 @@ defmodule Foundation.Coordination.Sweeper do
   def handle_cast(message, state), do: Stray.message(message, state)
 
   @impl true
-  def handle_info({:foundation_row, table, key, :written}, state) do
-    case Store.read(table, key) do
-      {:ok, row} -> {:noreply, %{state | monitors: watch(elem(row, 3), state.monitors)}}
-      :error -> {:noreply, state}
-    end
+  def handle_info({:foundation_row, row}, state) do
+    {:noreply, %{state | monitors: watch(row, state.monitors)}}
   end
-
-  def handle_info({:foundation_row, _table, _key, :deleted}, state), do: {:noreply, state}
 
   def handle_info({:foundation_cluster, _event}, state), do: {:noreply, sweep(state)}
   def handle_info(:sweep, state), do: {:noreply, sweep(state)}
@@ -70,7 +67,7 @@ defmodule Foundation.Coordination.Sweeper do
   end
 
   def handle_info({:DOWN, ref, _, _, _reason}, %{task: %{ref: ref}} = state) do
-    {:noreply, swept(:failed, state)}
+    {:noreply, swept(:unclean, state)}
   end
 
   def handle_info({:DOWN, _monitor, :process, pid, _reason}, state) do
@@ -84,25 +81,28 @@ defmodule Foundation.Coordination.Sweeper do
 
   def handle_info(message, state), do: Stray.message(message, state)
 
-  defp watch(owner, monitors) when is_pid(owner) and node(owner) == node() do
+  defp watch({_table, _key, _value, owner, _version}, monitors)
+       when is_pid(owner) and node(owner) == node() do
     Map.put_new_lazy(monitors, owner, fn -> Process.monitor(owner) end)
   end
 
-  defp watch(_owner, monitors), do: monitors
+  defp watch(_row, monitors), do: monitors
 
   defp sweep(%{task: nil} = state) do
     task = Task.Supervisor.async_nolink(Foundation.TaskSupervisor, __MODULE__, :run, [])
     %{state | task: task, again?: false}
   catch
-    :exit, _no_supervisor -> swept(:failed, state)
+    :exit, _no_supervisor -> swept(:unclean, state)
   end
 
   defp sweep(state), do: %{state | again?: true}
 
-  defp swept(:ok, %{again?: true} = state), do: sweep(%{state | task: nil})
-  defp swept(:ok, state), do: %{state | task: nil}
+  defp swept(:clean, %{again?: true} = state), do: sweep(%{state | task: nil})
+  defp swept(:clean, state), do: %{state | task: nil}
 
-  defp swept(:failed, state) do
+  # Also what has been deleted is looked after once more: mnesia may have died of it, and returned
+  # with the rows it had before.
+  defp swept(:unclean, state) do
     Process.send_after(self(), :sweep, @retry_ms)
     %{state | task: nil}
   end
@@ -110,10 +110,10 @@ defmodule Foundation.Coordination.Sweeper do
   @doc false
   def run do
     results = for table <- Store.tables(), do: run(table, gone(table), abandoned(table))
-    if Enum.all?(results, &(&1 == :ok)), do: :ok, else: :failed
+    if Enum.all?(results, &(&1 == :clean)), do: :clean, else: :unclean
   end
 
-  defp run(_table, [], []), do: :ok
+  defp run(_table, [], []), do: :clean
 
   defp run(table, gone, abandoned) do
     fun = fn ->
@@ -127,6 +127,8 @@ defmodule Foundation.Coordination.Sweeper do
     with {:ok, _deleted} <- Ledger.transaction(fun, @transaction_ms, table) do
       Enum.each(abandoned, &:ets.delete_object(@table, &1))
     end
+
+    :unclean
   end
 
   defp abandoned(table), do: :ets.match_object(@table, {:_, table, :_})
@@ -134,7 +136,7 @@ defmodule Foundation.Coordination.Sweeper do
   defp gone(table) do
     nodes = others_of_mine(table)
 
-    for {_table, key, _value, owner, _version} <- Store.rows(table),
+    for {_table, key, _value, owner, _version} <- Feed.copy(table),
         is_pid(owner),
         if(node(owner) == node(),
           do: not alive?(owner),

@@ -74,6 +74,69 @@ defmodule Foundation.Coordination.KillTest do
 
   defp count(tag), do: Primitives.increment_counter(tag)
 
+  describe "while mnesia is away, the sweeper" do
+    setup do
+      {tag, owner} = {make_ref(), start_supervised!(Worker)}
+      :ok = Ledger.subscribe(tag)
+      {:ok, tag: tag, write: fn -> Ledger.write({tag, :owned}, :value, owner) end}
+    end
+
+    test "hears of what was written before: who owns it is watched", %{tag: tag, write: write} do
+      :ok = :sys.suspend(Coordination.Sweeper)
+      written(tag, write)
+
+      without_mnesia(fn ->
+        :ok = :sys.resume(Coordination.Sweeper)
+        :sys.get_state(Coordination.Sweeper)
+      end)
+
+      owner_ends(tag)
+    end
+
+    test "is started anew: the owners are watched", %{tag: tag, write: write} do
+      written(tag, write)
+
+      without_mnesia(fn ->
+        :ok = Supervisor.terminate_child(Coordination.Supervisor, Coordination.Sweeper)
+        {:ok, _pid} = Supervisor.restart_child(Coordination.Supervisor, Coordination.Sweeper)
+      end)
+
+      owner_ends(tag)
+    end
+  end
+
+  defp written(tag, write) do
+    {:ok, :ok} = Ledger.transaction(write, 5_000)
+    assert_receive {:foundation_ledger, {^tag, :owned}, :written}, 5_000
+  end
+
+  # The sweep that comes with the tables' return must not be what finds it.
+  defp owner_ends(tag) do
+    assert {:ok, {:ok, :value}} = Ledger.transaction(fn -> Ledger.read({tag, :owned}) end, 10_000)
+
+    :ok = quiet(:sys.get_state(Coordination.Sweeper))
+    stop_supervised!(Worker)
+    assert_receive {:foundation_ledger, {^tag, :owned}, :deleted}, 20_000
+  end
+
+  defp quiet(%{task: nil}), do: :ok
+
+  defp quiet(%{task: %{pid: pid}}) do
+    monitor = Process.monitor(pid)
+    assert_receive {:DOWN, ^monitor, :process, ^pid, _reason}, 10_000
+    quiet(:sys.get_state(Coordination.Sweeper))
+  end
+
+  # The server that would start mnesia again sleeps meanwhile.
+  defp without_mnesia(fun) do
+    :ok = :sys.suspend(Coordination.Cluster.Server)
+    monitor = Process.monitor(:mnesia_sup)
+    :mnesia_tm |> Process.whereis() |> Signals.kill()
+    assert_receive {:DOWN, ^monitor, :process, _pid, _reason}, 5_000
+    fun.()
+    :ok = :sys.resume(Coordination.Cluster.Server)
+  end
+
   # A server that is just being restarted is not available: whoever can wait asks again.
   defp retry(fun) do
     with {:error, :unavailable} <- fun.(), do: retry(fun)
