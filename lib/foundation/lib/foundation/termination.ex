@@ -31,6 +31,20 @@ defmodule Foundation.Termination do
   end
 
   @doc """
+  Likewise with the processes of this node that were spawned with these functions: those of which
+  nobody knows the pid.
+  """
+  @spec stop_running([mfa]) :: :ok | {:error, :timeout}
+  def stop_running(functions) do
+    stop_all(
+      for pid <- Process.list(),
+          {:initial_call, function} <- [Process.info(pid, :initial_call)],
+          function in functions,
+          do: pid
+    )
+  end
+
+  @doc """
   Returns when the processes that have these registered names are gone, and the names free.
 
   For the `init` of a supervisor with named children: when the one before it was killed, they end by

@@ -12,8 +12,8 @@ defmodule Foundation.Legacy.Monitoring do
 
   alias Foundation.Termination
 
-  @makers [arm_health_check: 1, initialize_service_monitoring: 2]
-  @loops [health_check_loop: 1, dependency_check_loop: 1]
+  @makers [{__MODULE__, :arm_health_check, 1}, {__MODULE__, :initialize_service_monitoring, 2}]
+  @loops [{__MODULE__, :health_check_loop, 1}, {__MODULE__, :dependency_check_loop, 1}]
 
   @doc "Makes the two processes of lines 505 and 510, and returns at once."
   @spec start() :: :ok
@@ -34,8 +34,8 @@ defmodule Foundation.Legacy.Monitoring do
   @spec stop() :: :ok | {:error, :timeout}
   def stop do
     # The makers first, so that no loop comes after the loops were found.
-    with :ok <- Termination.stop_all(running(@makers)),
-         do: Termination.stop_all(running(@loops))
+    with :ok <- Termination.stop_running(@makers),
+         do: Termination.stop_running(@loops)
   end
 
   @doc false
@@ -82,11 +82,4 @@ defmodule Foundation.Legacy.Monitoring do
   end
 
   defp running?(name), do: Process.whereis(name) != nil
-
-  defp running(functions) do
-    for pid <- Process.list(),
-        {:initial_call, {__MODULE__, function, arity}} <- [Process.info(pid, :initial_call)],
-        {function, arity} in functions,
-        do: pid
-  end
 end

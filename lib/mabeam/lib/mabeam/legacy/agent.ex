@@ -50,13 +50,7 @@ defmodule MABEAM.Legacy.Agent do
   they run.
   """
   @spec stop_placeholders() :: :ok | {:error, :timeout}
-  def stop_placeholders do
-    Termination.stop_all(
-      for pid <- Process.list(),
-          {:initial_call, {__MODULE__, :stand_in, 1}} <- [Process.info(pid, :initial_call)],
-          do: pid
-    )
-  end
+  def stop_placeholders, do: Termination.stop_running([{__MODULE__, :stand_in, 1}])
 
   defp placeholder(id, lifetime) do
     pid = spawn(__MODULE__, :stand_in, [lifetime])

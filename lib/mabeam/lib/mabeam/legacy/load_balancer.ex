@@ -16,13 +16,7 @@ defmodule MABEAM.Legacy.LoadBalancer do
 
   @doc "Ends them all, and returns when they are gone. They are found by what they run."
   @spec stop_dummies() :: :ok | {:error, :timeout}
-  def stop_dummies do
-    Termination.stop_all(
-      for pid <- Process.list(),
-          {:initial_call, {__MODULE__, :stand_in, 1}} <- [Process.info(pid, :initial_call)],
-          do: pid
-    )
-  end
+  def stop_dummies, do: Termination.stop_running([{__MODULE__, :stand_in, 1}])
 
   @doc false
   def stand_in(lifetime) do
