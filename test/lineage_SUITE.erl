@@ -153,7 +153,7 @@ bad_options(_Config) ->
     [begin
          {error, {bad_option, Sentence}} = lineage:attach(#{Key => Value}),
          ?assertMatch({_, _}, binary:match(Sentence, atom_to_binary(Key)), Key)
-     end || {Key, Value} <- [{exits, some}, {monitors, yes}, {sites, exact}, {max_bytes, 0}, {for, -1},
+     end || {Key, Value} <- [{exits, some}, {monitors, yes}, {sites, line}, {wrappers, [1]}, {max_bytes, 0}, {for, -1},
                              {max_spawn_rate, 1.5}, {runtime, [1]}, {hosts, x}, {services, [{a, b}]},
                              {supervisors, [{a, b, 256}]}, {progress, 1}, {colour, blue}]],
     {error, {bad_options, _}} = lineage:attach([{exits, all}]),
@@ -465,7 +465,7 @@ exact_monitors(_Config) ->
     Old = spawn(fun() -> exits_when_told(old_failed) end),
     OldMonitor = monitor(process, Old),
     {ok, #{monitors := exact, notes := Notes}} = lineage:attach(#{monitors => exact}),
-    ?assertEqual(lineage_hook:forgets_points(), [] =/= [N || N <- Notes, matches(N, <<"monitors">>)]),
+    ?assertEqual(lineage_points:forgetful(), [] =/= [N || N <- Notes, matches(N, <<"monitors">>)]),
     Old ! go,
     receive {'DOWN', OldMonitor, _, _, _} -> ok end,
     wait_for(spawn_monitor(fun() -> exit(spawned_monitored) end)),

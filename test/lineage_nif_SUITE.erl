@@ -63,9 +63,9 @@ calls_of(Pids) ->
     Event = pick([{spawned, Pid}, {spawn, Pid}, {exit, {shutdown, any(Pids, 1)}}, {exit, kill}, {link, pick(Pids)},
                   {getting_linked, pick(Pids)}, {unlink, pick(Pids)}, {getting_unlinked, foreign()},
                   {register, name}, {unregister, name}, {call, {erlang, monitor, [process, pick(Pids)]}},
-                  {return_from, {erlang, monitor, 2}}, {exception_from, {erlang, monitor, 2}}]),
+                  {call, {erlang, spawn, [m, f, []]}}, {return_from, {erlang, monitor, 2}}, {exception_from, {erlang, monitor, 2}}]),
     [{open, [#{exits => pick([suspects, all]), monitors => pick([unknown, exact]),
-               process_limit => pick([1024, 1000, 262144]), max_bytes => pick([1, 100000, 100000000])}]},
+               sites => pick([off, closure, exact, any(Pids, 1)]), process_limit => pick([1024, 1000, 262144]), max_bytes => pick([1, 100000, 100000000])}]},
      {close, []}, {info, []}, {sweep, []}, {pids, []}, {records, []}, {guardians, []},
      {classify, [Class, pick([m, proc_lib]), f, pick([0, 255, 256, '_'])]},
      {mark, [Pid, Class]}, {unmark, [Pid, Class]}, {record, [Pid]},
@@ -73,7 +73,17 @@ calls_of(Pids) ->
      {set_guardian, [Pid, pick([undefined | Pids])]}, {confirm, [Pid, Pids]},
      {verdict, [pick([0, 5, 1 bsl 70])]}, {recent, [pick([0, 1000, 1 bsl 40])]},
      {enabled, [pick([trace_status, spawned, exit, call]), Session, pick([undefined, Pid])]},
-     {trace, [element(1, Event), Session, Pid, element(2, Event), #{extra => pick([{m, f, []}, any(Pids, 2)])}]}].
+     {trace, [element(1, Event), Session, Pid, element(2, Event), opts(Pids)]},
+     {wrapper, [pick([m, proc_lib, 1]), pick(['_', f])]}, {sites, []}].
+
+opts(Pids) ->
+    Fun = pick([fun() -> Pids end, fun lists:seq/2, fun ?MODULE:all/0]),
+    Start = pick([{m, f, []}, {erlang, apply, [Fun, []]}, {proc_lib, init_p, [self(), [], Fun]},
+                  {'Elixir.Task.Supervised', reply, [1, {erlang, apply, [Fun, []]}]}, any(Pids, 2)]),
+    Place = pick([undefined, {"f.erl", 7}, {any(Pids, 1), any(Pids, 1)}, [{file, "g.erl"}, {line, 8}],
+                  [{file, lists:duplicate(600, $a)}, {line, -1}], any(Pids, 2)]),
+    Frame = {pick([m, 1]), f, pick([0, -1]), Place},
+    #{extra => Start, match_spec_result => pick([undefined, Frame, [Frame, Frame], [any(Pids, 2)], any(Pids, 2)])}.
 
 any(Pids, Depth) ->
     case rand:uniform(14) of

@@ -5,13 +5,13 @@
 
 defaults_test() ->
     {ok, Options} = lineage_options:check(#{}),
-    ?assertMatch(#{exits := suspects, monitors := off, sites := off, max_bytes := 268435456,
+    ?assertMatch(#{exits := suspects, monitors := off, sites := closure, wrappers := [], max_bytes := 268435456,
                    runtime := [], hosts := [], services := [], supervisors := []}, Options),
     ?assertNot(is_map_key(for, Options)),
     ?assertNot(is_map_key(max_spawn_rate, Options)).
 
 good_options_test() ->
-    Given = #{exits => all, monitors => exact, max_bytes => 1 bsl 30, for => 1000, max_spawn_rate => 5,
+    Given = #{exits => all, monitors => exact, sites => exact, wrappers => [m, {m, f}], max_bytes => 1 bsl 30, for => 1000, max_spawn_rate => 5,
               progress => fun(_, _) -> ok end, hosts => [{m, f, 1}, {m, f, '_'}, name]},
     {ok, Options} = lineage_options:check(Given),
     ?assertEqual(Given, maps:with(maps:keys(Given), Options)).
@@ -22,7 +22,7 @@ bad_options_test() ->
     [begin
          {error, Cause} = lineage_options:check(#{Key => Value}),
          ?assertMatch({error, {bad_option, _}}, lineage_error:tagged(Cause))
-     end || Key <- [exits, monitors, sites, max_bytes, for, max_spawn_rate, progress, runtime, nonsense, 7],
+     end || Key <- [exits, monitors, sites, wrappers, max_bytes, for, max_spawn_rate, progress, runtime, nonsense, 7],
             Value <- Wrong],
     [?assertMatch({error, {bad_options, _}}, lineage_options:check(Given))
      || Given <- [[], [{exits, all}], all, 7]].
@@ -37,7 +37,7 @@ sentences_end_test() ->
               {bad_argument, <<"recent">>, 0, <<"a number">>}, {coexistence, single}, {coexistence, all},
               {coexistence, sessions}, {coexistence, {foreign, 1, [self()]}},
               {coexistence, {taken, self()}}, {coexistence, lost_hook}, {coexistence, {missed, 1}},
-              monitors_unavailable, {something, 'else'}],
+              points_unavailable, {something, 'else'}],
     [begin
          {error, {Tag, Sentence}} = lineage_error:tagged(Cause),
          ?assert(is_atom(Tag)),

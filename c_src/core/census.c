@@ -27,11 +27,13 @@ int lin_census_create(const struct lin_census_options *options, struct lin_censu
     if (limit < 1024 || limit > 1u << 27 || (limit & (limit - 1)) != 0)
         return -EINVAL;
     const struct lin_host *host = lin_gate.host;
+    bool sites = options->sites != LIN_SITES_OFF;
     size_t index_bytes = (size_t)limit * sizeof(uint32_t);
     uint32_t chunks_max = limit / LIN_CHUNK + limit / LIN_CHUNK / 4 + 64;
     size_t fixed = index_bytes + chunks_max * sizeof(void *) + sizeof(struct lin_mfas) +
                    sizeof(struct lin_census) + 64 +
-                   (options->monitors_exact ? lin_monitors_bytes() : 0);
+                   (options->monitors_exact ? lin_monitors_bytes() : 0) +
+                   (sites ? lin_sites_bytes(options->sites == LIN_SITES_EXACT) : 0);
     if (fixed > options->max_bytes)
         return -ENOMEM;
     struct lin_census *census = host->alloc(sizeof *census);
@@ -48,16 +50,19 @@ int lin_census_create(const struct lin_census_options *options, struct lin_censu
     census->chunks_max = chunks_max;
     census->slack_records = SLACK_RECORDS;
     census->mfas = lin_mfas_create();
-    census->chunks = host->alloc(chunks_max * sizeof(void *));
-    census->index = host->alloc(index_bytes);
     if (options->monitors_exact)
         census->monitors = lin_monitors_create();
+    if (sites)
+        census->sites = lin_sites_create(options->sites == LIN_SITES_EXACT);
+    census->chunks = host->alloc(chunks_max * sizeof(void *));
+    if (census->chunks != NULL)
+        memset((void *)census->chunks, 0, chunks_max * sizeof(void *));
+    census->index = host->alloc(index_bytes);
     if (census->mfas == NULL || census->chunks == NULL || census->index == NULL ||
-        (options->monitors_exact && census->monitors == NULL)) {
+        (options->monitors_exact && census->monitors == NULL) || (sites && census->sites == NULL)) {
         lin_census_destroy(census);
         return -ENOMEM;
     }
-    memset((void *)census->chunks, 0, chunks_max * sizeof(void *));
     memset((void *)census->index, 0, index_bytes);
     atomic_flag_clear(&census->pool_lock);
     lin_pool_account(census, fixed);
@@ -74,6 +79,7 @@ void lin_census_destroy(struct lin_census *census) {
         lin_pool_destroy(census);
     lin_mfas_destroy(census->mfas);
     lin_monitors_destroy(census->monitors);
+    lin_sites_destroy(census->sites);
     if (census->chunks != NULL)
         host->free((void *)census->chunks);
     if (census->index != NULL)
@@ -154,6 +160,8 @@ static void bury(struct lin_census *census, struct lin_thread *self, void *env,
     COUNT(*(seen ? &self->counts.seen : &self->counts.swept));
     enum lin_monitored watched = monitored(census, env, record);
     if (unheard_of(flags)) {
+        if (seen && abnormal && watched != LIN_MONITORED_YES)
+            lin_site_count(self, GET(record->site), false);
         if (seen && abnormal && watched == LIN_MONITORED_NO)
             COUNT(self->counts.silent);
         else if (seen && abnormal && watched == LIN_MONITORED_UNKNOWN)
@@ -167,6 +175,7 @@ static void bury(struct lin_census *census, struct lin_thread *self, void *env,
                                   .initial_call = GET(record->initial_call),
                                   .spawner = GET(record->spawner),
                                   .flags = flags,
+                                  .site = GET(record->site),
                                   .abnormal = abnormal,
                                   .monitored = (uint8_t)watched,
                               });
@@ -197,7 +206,7 @@ static void fill(struct lin_census *census, struct lin_record *record,
     SET(record->flags, flags);
     SET(record->parent, birth->parent);
     SET(record->guardian, guardian);
-    SET(record->site, birth->initial_call);
+    SET(record->site, birth->site);
     SET(record->initial_call, birth->initial_call);
     SET(record->scope, scope);
     SET(record->spawner, spawner);
@@ -282,8 +291,35 @@ static uint32_t settle(struct lin_census *census, struct lin_thread *self, void 
     return value - 1;
 }
 
+/*
+ * The site of a birth, with the frame that its parent is in, if that is pending. The parent is
+ * running in this thread; one on another node has no record here.
+ */
+static uint32_t site_of(struct lin_census *census, const struct lin_birth *birth) {
+    struct lin_site site = {.initial_call = birth->initial_call};
+    const struct lin_site *closure = lin_site_at(census->sites, birth->site);
+    bool local = (birth->flags & LIN_F_FOREIGN) == 0;
+    if (closure != NULL)
+        site = *closure;
+    bool framed = local && lin_sites_exact(census->sites) &&
+                  lin_pending_take(census->sites, birth->parent, &site.frame);
+    if (closure != NULL && !framed)
+        return birth->site;
+    if (local && !framed) {
+        struct lin_record *parent = peek(census, birth->parent);
+        site.spawner = parent == NULL ? 0 : GET(parent->initial_call);
+    }
+    return lin_site_intern(census->sites, &site);
+}
+
 void lin_census_birth(struct lin_census *census, struct lin_thread *self, void *env,
-                      const struct lin_birth *birth) {
+                      const struct lin_birth *given) {
+    struct lin_birth sited = *given;
+    const struct lin_birth *birth = &sited;
+    if (census->sites != NULL) {
+        sited.site = site_of(census, given);
+        lin_site_count(self, sited.site, true);
+    }
     COUNT(self->counts.births);
     _Atomic uint32_t *entry = &census->index[lin_census_slot(census, birth->pid)];
     uint32_t value = lin_index_lock(entry);

@@ -32,6 +32,7 @@
 #include "mfa.h"
 #include "monitors.h"
 #include "recent.h"
+#include "sites.h"
 
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -66,7 +67,7 @@ struct lin_record {
     _Atomic uint32_t flags;
     _Atomic uint64_t parent;
     _Atomic uint64_t guardian;
-    _Atomic uint32_t site; /* until sites exist: the initial call */
+    _Atomic uint32_t site; /* sites.h; 0: not known, as of those that were there before attach */
     _Atomic uint32_t scope;
     _Atomic uint32_t initial_call; /* mfa.h */
     _Atomic uint32_t spawner; /* the parent's initial call; while free: the next of its chunk */
@@ -102,6 +103,7 @@ struct lin_census {
     struct lin_clock_point opened;
     struct lin_mfas *mfas;
     struct lin_monitors *monitors; /* NULL unless exact */
+    struct lin_sites *sites;       /* NULL when off */
     /* The table of monitors was full once: nobody is known to be unwatched from then on. */
     _Atomic bool monitors_full;
     uint32_t chunks_max;
@@ -126,6 +128,7 @@ struct lin_census_options {
     uint64_t state;
     bool exits_all;
     bool monitors_exact;
+    enum { LIN_SITES_OFF, LIN_SITES_CLOSURE, LIN_SITES_EXACT } sites;
     uint32_t process_limit; /* a power of two, at least 1,024 */
     uint64_t max_bytes;
 };
@@ -165,6 +168,7 @@ struct lin_birth {
     uint64_t parent;
     uint32_t initial_call;
     uint32_t flags; /* LIN_F_FOREIGN, LIN_CLASS_* beyond those of the initial call */
+    uint32_t site;  /* of a closure; 0: found by the initial call */
 };
 
 /* A new process, in its creator's thread. Counted as lost when there is no room for a record. */

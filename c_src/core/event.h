@@ -16,7 +16,7 @@
 #include <stdint.h>
 
 enum lin_event_kind {
-    LIN_EV_BIRTH = 1, /* a: parent (packed when LIN_F_FOREIGN is in flags), b: site */
+    LIN_EV_BIRTH = 1, /* a: parent (packed when LIN_F_FOREIGN is in flags), b: site, or 0 */
     LIN_EV_BORN,      /* a: scope << 32 | generation, b: initial call */
     LIN_EV_LINK,      /* a: peer */
     LIN_EV_UNLINK,    /* a: peer */

@@ -24,6 +24,8 @@
 #ifndef LIN_GATE_H
 #define LIN_GATE_H
 
+#include "sites.h"
+
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -62,7 +64,9 @@ struct lin_thread {
         uint32_t number;
     } nursery[LIN_NURSERY];
     _Atomic(struct lin_recent *) recent; /* made at its first unlinked death, freed at close */
-    struct lin_thread *next;             /* set once, before the thread is published */
+    /* Made at its first birth at one of the page's sites, freed at close. */
+    _Atomic(struct lin_site_page *) site_pages[LIN_SITE_PAGES];
+    struct lin_thread *next; /* set once, before the thread is published */
 };
 
 struct lin_gate {

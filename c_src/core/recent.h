@@ -26,6 +26,7 @@ struct lin_dead {
     uint32_t initial_call;
     uint32_t spawner;
     uint32_t flags;
+    uint32_t site;
     uint8_t abnormal;
     uint8_t monitored; /* enum lin_monitored */
 };

@@ -19,7 +19,7 @@ struct lin_nif lin_nif;
 
 #define LIN_ATOM_DEFINE(name) ERL_NIF_TERM am_##name;
 LIN_ATOMS(LIN_ATOM_DEFINE)
-ERL_NIF_TERM am_any, am_error, am_true, am_false;
+ERL_NIF_TERM am_any, am_error, am_true, am_false, am_task, am_agent;
 
 /* What lives in priv_data: another instance of the library reads it at upgrade. */
 struct instance {
@@ -70,6 +70,8 @@ static void make_atoms(ErlNifEnv *env) {
 #define LIN_ATOM_MAKE(name) am_##name = enif_make_atom(env, #name);
     LIN_ATOMS(LIN_ATOM_MAKE)
     am_any = enif_make_atom(env, "_");
+    am_task = enif_make_atom(env, "Elixir.Task.Supervised");
+    am_agent = enif_make_atom(env, "Elixir.Agent.Server");
     am_error = enif_make_atom(env, "error");
     am_true = enif_make_atom(env, "true");
     am_false = enif_make_atom(env, "false");
@@ -107,6 +109,7 @@ static void unload(ErlNifEnv *env, void *priv_data) {
     struct lin_census *census = atomic_load_explicit(&lin_gate.current, memory_order_acquire);
     lin_gate_set_current(NULL);
     lin_recent_free_all();
+    lin_site_pages_free_all();
     lin_census_destroy(census);
     lin_gate_deinit();
     enif_mutex_destroy(lin_nif.maintenance);
@@ -114,7 +117,7 @@ static void unload(ErlNifEnv *env, void *priv_data) {
 }
 
 static bool get_options(ErlNifEnv *env, ERL_NIF_TERM map, struct lin_census_options *options) {
-    ERL_NIF_TERM exits, monitors, value;
+    ERL_NIF_TERM exits, monitors, sites, value;
     ErlNifUInt64 max_bytes;
     unsigned limit;
     if (!enif_get_map_value(env, map, am_exits, &exits) ||
@@ -127,6 +130,11 @@ static bool get_options(ErlNifEnv *env, ERL_NIF_TERM map, struct lin_census_opti
     options->exits_all = exits == am_all;
     options->monitors_exact =
         enif_get_map_value(env, map, am_monitors, &monitors) && monitors == am_exact;
+    options->sites = LIN_SITES_OFF;
+    if (enif_get_map_value(env, map, am_sites, &sites))
+        options->sites = sites == am_exact     ? LIN_SITES_EXACT
+                         : sites == am_closure ? LIN_SITES_CLOSURE
+                                               : LIN_SITES_OFF;
     options->max_bytes = max_bytes;
     /* The largest table that +P can ask for is said to have one place less than a power of two. */
     options->process_limit =
@@ -185,7 +193,7 @@ static ERL_NIF_TERM open_locked(ErlNifEnv *env, struct lin_census_options *optio
     return enif_make_tuple2(env, am_ok, enif_make_uint(env, options->session));
 }
 
-/* open(#{exits, max_bytes, process_limit [, monitors]}) */
+/* open(#{exits, max_bytes, process_limit [, monitors] [, sites]}) */
 static ERL_NIF_TERM open_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     (void)argc;
     struct lin_census_options options = {.session = 0};
@@ -206,6 +214,7 @@ static ERL_NIF_TERM close_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[
         lin_gate_set_current(NULL);
         lin_gate_quiesce(0);
         lin_recent_free_all();
+        lin_site_pages_free_all();
         lin_census_destroy(census);
         enif_demonitor_process(env, lin_nif.owner, &lin_nif.owner->monitor);
         enif_release_resource(lin_nif.owner);
@@ -227,6 +236,7 @@ static ErlNifFunc functions[] = {
     {"records", 0, records_nif, DIRTY}, {"guardians", 0, guardians_nif, DIRTY},
     {"confirm", 2, confirm_nif, DIRTY}, {"set_guardian", 2, set_guardian_nif, 0},
     {"verdict", 1, verdict_nif, DIRTY}, {"recent", 1, recent_nif, DIRTY},
+    {"wrapper", 2, wrapper_nif, 0},     {"sites", 0, sites_nif, DIRTY},
 };
 
 __attribute__((visibility("default")))

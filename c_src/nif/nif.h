@@ -20,10 +20,12 @@
     X(age_ms)                                                                                      \
     X(ago_ms)                                                                                      \
     X(all)                                                                                         \
+    X(apply)                                                                                       \
     X(births)                                                                                      \
     X(bytes)                                                                                       \
     X(call)                                                                                        \
     X(closed)                                                                                      \
+    X(closure)                                                                                     \
     X(dead)                                                                                        \
     X(demonitor)                                                                                   \
     X(discard)                                                                                     \
@@ -37,6 +39,7 @@
     X(exit)                                                                                        \
     X(exits)                                                                                       \
     X(extra)                                                                                       \
+    X(file)                                                                                        \
     X(flags)                                                                                       \
     X(foreign)                                                                                     \
     X(free_records)                                                                                \
@@ -55,15 +58,18 @@
     X(known)                                                                                       \
     X(lifetime_us)                                                                                 \
     X(link)                                                                                        \
+    X(line)                                                                                        \
     X(linked)                                                                                      \
     X(live)                                                                                        \
     X(lost)                                                                                        \
+    X(match_spec_result)                                                                           \
     X(max_bytes)                                                                                   \
     X(mfa_overflows)                                                                               \
     X(monitor)                                                                                     \
     X(monitored)                                                                                   \
     X(monitors)                                                                                    \
     X(no)                                                                                          \
+    X(off)                                                                                         \
     X(normal)                                                                                      \
     X(ok)                                                                                          \
     X(open)                                                                                        \
@@ -94,6 +100,8 @@
     X(shutdown)                                                                                    \
     X(silent_failures)                                                                             \
     X(site)                                                                                        \
+    X(site_overflows)                                                                              \
+    X(sites)                                                                                       \
     X(spawn_init)                                                                                  \
     X(spawn_opt)                                                                                   \
     X(spawn_request)                                                                               \
@@ -116,7 +124,7 @@
 #define LIN_ATOM_EXTERN(name) extern ERL_NIF_TERM am_##name;
 LIN_ATOMS(LIN_ATOM_EXTERN)
 /* Names that C, or a macro, keeps for itself. */
-extern ERL_NIF_TERM am_any, am_error, am_true, am_false;
+extern ERL_NIF_TERM am_any, am_error, am_true, am_false, am_task, am_agent;
 
 struct lin_nif {
     ErlNifMutex *maintenance; /* serialises open, close and all maintenance of the census */
@@ -127,6 +135,12 @@ struct lin_nif {
 extern struct lin_nif lin_nif;
 
 /* query.c */
+/* Inside the gate with the open census, or NULL. */
+struct lin_census *lin_enter(struct lin_thread **self);
+/* In maintenance with the open census: leave by lin_maintenance_end, also when it is NULL. */
+struct lin_census *lin_maintenance(struct lin_thread **self);
+ERL_NIF_TERM lin_maintenance_end(ErlNifEnv *env, const struct lin_census *census,
+                                 ERL_NIF_TERM answer);
 ERL_NIF_TERM lin_mfa_term(ErlNifEnv *env, const struct lin_census *census, uint32_t id);
 #define LIN_ENTRY(name) ERL_NIF_TERM name(ErlNifEnv *, int, const ERL_NIF_TERM[]);
 LIN_ENTRY(info_nif)
@@ -143,10 +157,36 @@ LIN_ENTRY(confirm_nif)
 LIN_ENTRY(set_guardian_nif)
 LIN_ENTRY(verdict_nif)
 LIN_ENTRY(recent_nif)
+LIN_ENTRY(wrapper_nif)
+LIN_ENTRY(sites_nif)
 
 /* tracer.c */
 LIN_ENTRY(enabled_nif)
 LIN_ENTRY(trace_nif)
+
+/* start.c: what a process was started to run, behind what the VM and the libraries put before it.
+ */
+struct lin_call {
+    ERL_NIF_TERM module, function;
+    uint32_t arity;
+};
+struct lin_start {
+    struct lin_call call; /* as reports name it: a module's init for a behaviour */
+    struct lin_call work; /* of a task or an agent: what it was given; else the same */
+    ERL_NIF_TERM fun;     /* 0: none; then `work` says nothing more */
+};
+/* {M, F, Args | Arity}; false for anything else. */
+bool lin_mfa_read(ErlNifEnv *env, ERL_NIF_TERM term, struct lin_call *mfa, ERL_NIF_TERM *args);
+bool lin_nth(ErlNifEnv *env, ERL_NIF_TERM list, unsigned n, ERL_NIF_TERM *out);
+struct lin_start lin_start_read(ErlNifEnv *env, ERL_NIF_TERM term);
+
+/* site.c: the id of the site of a start, as far as it does not depend on the parent; 0: none. */
+uint32_t lin_start_site(ErlNifEnv *env, struct lin_census *census, const struct lin_start *start);
+/* What a trace point of exact sites has told: `result` is that of its match spec. */
+void lin_site_call(ErlNifEnv *env, struct lin_census *census, uint64_t caller, ERL_NIF_TERM called,
+                   ERL_NIF_TERM result);
+/* {Id, What, Frame}, or `undefined`: see lineage_nif:site(). */
+ERL_NIF_TERM lin_site_term(ErlNifEnv *env, const struct lin_census *census, uint32_t id);
 
 /* node.c: parents on other nodes, packed; see census.h. 0 when the term is no such pid. */
 uint64_t lin_foreign_pack(ErlNifEnv *env, ERL_NIF_TERM pid);

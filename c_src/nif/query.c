@@ -75,8 +75,7 @@ static ERL_NIF_TERM parent_term(ErlNifEnv *env, uint64_t parent, uint32_t flags)
 
 static ERL_NIF_TERM pid_term(uint64_t pid) { return pid == 0 ? am_undefined : pid; }
 
-/* Inside the gate with the open census, or NULL. */
-static struct lin_census *enter(struct lin_thread **self) {
+struct lin_census *lin_enter(struct lin_thread **self) {
     *self = lin_thread_self();
     struct lin_census *census = *self == NULL ? NULL : lin_gate_enter(*self);
     if (census != NULL)
@@ -84,18 +83,17 @@ static struct lin_census *enter(struct lin_thread **self) {
     return census;
 }
 
-/* In maintenance with the open census: leave by maintenance_end, also when it is NULL. */
-static struct lin_census *maintenance(struct lin_thread **self) {
+struct lin_census *lin_maintenance(struct lin_thread **self) {
     enif_mutex_lock(lin_nif.maintenance);
     *self = lin_thread_self();
-    struct lin_census *census = enter(self);
+    struct lin_census *census = lin_enter(self);
     if (census != NULL)
         lin_gate_leave(*self);
     return census;
 }
 
-static ERL_NIF_TERM maintenance_end(ErlNifEnv *env, const struct lin_census *census,
-                                    ERL_NIF_TERM answer) {
+ERL_NIF_TERM lin_maintenance_end(ErlNifEnv *env, const struct lin_census *census,
+                                 ERL_NIF_TERM answer) {
     enif_mutex_unlock(lin_nif.maintenance);
     return census == NULL ? lin_error(env, am_closed) : answer;
 }
@@ -110,13 +108,13 @@ static ERL_NIF_TERM map_of(ErlNifEnv *env, ERL_NIF_TERM keys[], ERL_NIF_TERM val
 ERL_NIF_TERM info_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     (void)argc, (void)argv;
     struct lin_thread *self;
-    struct lin_census *census = enter(&self);
+    struct lin_census *census = lin_enter(&self);
     if (census == NULL)
         return lin_error(env, am_closed);
     struct lin_totals totals;
     lin_census_totals(census, &totals);
     struct lin_clock_point now = lin_clock_now();
-    ERL_NIF_TERM keys[20], values[20];
+    ERL_NIF_TERM keys[22], values[22];
     size_t n = 0;
     KV(births, enif_make_uint64(env, totals.births));
     KV(seeded, enif_make_uint64(env, totals.seeded));
@@ -135,6 +133,9 @@ ERL_NIF_TERM info_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     KV(hooked, atomic_load(&census->hooked) ? am_true : am_false);
     KV(session, enif_make_uint(env, census->session));
     KV(age_ms, enif_make_uint64(env, (now.ns - census->opened.ns) / 1000000));
+    const struct lin_sites *sites = census->sites;
+    KV(sites, sites == NULL ? am_off : lin_sites_exact(sites) ? am_exact : am_closure);
+    KV(site_overflows, enif_make_uint64(env, sites == NULL ? 0 : lin_sites_overflows(sites)));
     KV(mfa_overflows, enif_make_uint64(env, atomic_load(&census->mfas->overflows)));
     lin_gate_leave(self);
     return map_of(env, keys, values, n);
@@ -146,7 +147,7 @@ ERL_NIF_TERM classify_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     if (!class_of(argv[0], &class) || !get_mfa(env, argv + 1, &arity))
         return enif_make_badarg(env);
     struct lin_thread *self;
-    struct lin_census *census = enter(&self);
+    struct lin_census *census = lin_enter(&self);
     if (census == NULL)
         return lin_error(env, am_closed);
     int result = lin_mfa_classify(census->mfas, argv[1], argv[2], arity, class);
@@ -160,7 +161,7 @@ static ERL_NIF_TERM flag(ErlNifEnv *env, const ERL_NIF_TERM argv[], bool set) {
     if (!local_pid(env, argv[0], &pid) || !class_of(argv[1], &class))
         return enif_make_badarg(env);
     struct lin_thread *self;
-    struct lin_census *census = enter(&self);
+    struct lin_census *census = lin_enter(&self);
     if (census == NULL)
         return lin_error(env, am_closed);
     bool ok = lin_census_flag(census, pid, set ? class : 0, set ? 0 : class);
@@ -214,7 +215,7 @@ ERL_NIF_TERM seed_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
         !get_parent(env, argv[1], &birth))
         return enif_make_badarg(env);
     struct lin_thread *self;
-    struct lin_census *census = enter(&self);
+    struct lin_census *census = lin_enter(&self);
     if (census == NULL)
         return lin_error(env, am_closed);
     birth.initial_call = lin_mfa_intern(census->mfas, mfa[0], mfa[1], arity);
@@ -235,13 +236,13 @@ ERL_NIF_TERM seed_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
 ERL_NIF_TERM sweep_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     (void)argc, (void)argv;
     struct lin_thread *self;
-    struct lin_census *census = maintenance(&self);
+    struct lin_census *census = lin_maintenance(&self);
     uint64_t swept = 0;
     if (census != NULL) {
         swept = lin_census_sweep(census, self, env);
         lin_census_trim(census, self);
     }
-    return maintenance_end(env, census, enif_make_uint64(env, swept));
+    return lin_maintenance_end(env, census, enif_make_uint64(env, swept));
 }
 
 static ERL_NIF_TERM entry_map(ErlNifEnv *env, const struct lin_census *census,
@@ -255,7 +256,7 @@ static ERL_NIF_TERM entry_map(ErlNifEnv *env, const struct lin_census *census,
     KV(guardian, pid_term(entry->guardian));
     KV(initial_call, lin_mfa_term(env, census, entry->initial_call));
     KV(spawner, lin_mfa_term(env, census, entry->spawner));
-    KV(site, lin_mfa_term(env, census, entry->site));
+    KV(site, lin_site_term(env, census, entry->site));
     KV(scope, enif_make_uint(env, entry->scope));
     KV(age_ms,
        enif_make_uint64(env, lin_clock_age_ns(census->opened, now, entry->birth) / 1000000));
@@ -269,7 +270,7 @@ ERL_NIF_TERM record_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     if (!local_pid(env, argv[0], &pid))
         return enif_make_badarg(env);
     struct lin_thread *self;
-    struct lin_census *census = enter(&self);
+    struct lin_census *census = lin_enter(&self);
     if (census == NULL)
         return lin_error(env, am_closed);
     struct lin_entry entry;
@@ -284,7 +285,7 @@ typedef ERL_NIF_TERM (*row_fn)(ErlNifEnv *env, const struct lin_census *census,
 
 static ERL_NIF_TERM rows(ErlNifEnv *env, row_fn row) {
     struct lin_thread *self;
-    struct lin_census *census = maintenance(&self);
+    struct lin_census *census = lin_maintenance(&self);
     ERL_NIF_TERM list = enif_make_list(env, 0);
     if (census != NULL) {
         lin_census_sweep(census, self, env);
@@ -298,7 +299,7 @@ static ERL_NIF_TERM rows(ErlNifEnv *env, row_fn row) {
                 list = enif_make_list_cell(env, row(env, census, now, &entry), list);
         }
     }
-    return maintenance_end(env, census, list);
+    return lin_maintenance_end(env, census, list);
 }
 
 static ERL_NIF_TERM pid_row(ErlNifEnv *env, const struct lin_census *census,
@@ -342,11 +343,11 @@ static void add_guardian(void *arg, uint64_t pid, uint32_t children) {
 ERL_NIF_TERM guardians_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     (void)argc, (void)argv;
     struct lin_thread *self;
-    struct lin_census *census = maintenance(&self);
+    struct lin_census *census = lin_maintenance(&self);
     struct list list = {.env = env, .terms = enif_make_list(env, 0)};
     if (census != NULL)
         lin_guardians_run(census, add_guardian, &list);
-    return maintenance_end(env, census, list.terms);
+    return lin_maintenance_end(env, census, list.terms);
 }
 
 /* confirm(Guardian, Links) */
@@ -356,7 +357,7 @@ ERL_NIF_TERM confirm_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     if (!local_pid(env, argv[0], &guardian) || !enif_is_list(env, argv[1]))
         return enif_make_badarg(env);
     struct lin_thread *self;
-    struct lin_census *census = maintenance(&self);
+    struct lin_census *census = lin_maintenance(&self);
     if (census != NULL) {
         ERL_NIF_TERM head, tail = argv[1];
         lin_confirm_begin(census, guardian);
@@ -364,7 +365,7 @@ ERL_NIF_TERM confirm_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
             if (local_pid(env, head, &child))
                 lin_confirm_link(census, guardian, child);
     }
-    return maintenance_end(env, census, am_ok);
+    return lin_maintenance_end(env, census, am_ok);
 }
 
 ERL_NIF_TERM set_guardian_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
@@ -373,7 +374,7 @@ ERL_NIF_TERM set_guardian_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[
     if (!local_pid(env, argv[0], &pid) || !local_pid_or_none(env, argv[1], &guardian))
         return enif_make_badarg(env);
     struct lin_thread *self;
-    struct lin_census *census = enter(&self);
+    struct lin_census *census = lin_enter(&self);
     if (census == NULL)
         return lin_error(env, am_closed);
     bool ok = lin_census_set_guardian(census, pid, guardian);
@@ -412,13 +413,13 @@ ERL_NIF_TERM verdict_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     if (!enif_get_uint64(env, argv[0], &max))
         return enif_make_badarg(env);
     struct lin_thread *self;
-    struct lin_census *census = maintenance(&self);
+    struct lin_census *census = lin_maintenance(&self);
     struct list list = {.env = env, .terms = enif_make_list(env, 0), .room = max};
     struct lin_verdict verdict = {.live = 0};
     ERL_NIF_TERM answer = lin_error(env, am_enomem);
     if (census != NULL && lin_verdict_run(census, &verdict, add_candidate, &list) == 0)
         answer = enif_make_tuple2(env, verdict_map(env, &verdict), list.terms);
-    return maintenance_end(env, census, answer);
+    return lin_maintenance_end(env, census, answer);
 }
 
 static ERL_NIF_TERM dead_map(ErlNifEnv *env, const struct lin_census *census,
@@ -430,13 +431,14 @@ static ERL_NIF_TERM dead_map(ErlNifEnv *env, const struct lin_census *census,
     ERL_NIF_TERM watched = dead->monitored == LIN_MONITORED_NO    ? am_no
                            : dead->monitored == LIN_MONITORED_YES ? am_yes
                                                                   : am_unknown;
-    ERL_NIF_TERM keys[10], values[10];
+    ERL_NIF_TERM keys[11], values[11];
     size_t n = 0;
     KV(pid, dead->pid);
     KV(generation, enif_make_uint(env, lin_census_generation(census, &entry)));
     KV(parent, parent_term(env, dead->parent, dead->flags));
     KV(initial_call, lin_mfa_term(env, census, dead->initial_call));
     KV(spawner, lin_mfa_term(env, census, dead->spawner));
+    KV(site, lin_site_term(env, census, dead->site));
     KV(lifetime_us, enif_make_uint64(env, died_ns > born_ns ? (died_ns - born_ns) / 1000 : 0));
     KV(ago_ms, enif_make_uint64(env, now_ns > died_ns ? (now_ns - died_ns) / 1000000 : 0));
     KV(reason, dead->reason == 0 ? am_unknown : dead->reason);
@@ -452,7 +454,7 @@ ERL_NIF_TERM recent_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     if (!enif_get_uint64(env, argv[0], &count))
         return enif_make_badarg(env);
     struct lin_thread *self;
-    struct lin_census *census = maintenance(&self);
+    struct lin_census *census = lin_maintenance(&self);
     ERL_NIF_TERM answer = enif_make_list(env, 0);
     if (census != NULL) {
         size_t room = lin_recent_threads() * LIN_RECENT;
@@ -468,5 +470,5 @@ ERL_NIF_TERM recent_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
         else
             answer = lin_error(env, am_enomem);
     }
-    return maintenance_end(env, census, answer);
+    return lin_maintenance_end(env, census, answer);
 }

@@ -7,11 +7,6 @@
  * still melting away, is known by its state.
  */
 
-struct mfa {
-    ERL_NIF_TERM module, function;
-    uint32_t arity;
-};
-
 static bool pid_of(ErlNifEnv *env, ERL_NIF_TERM term, uint64_t *pid) {
     ErlNifPid local;
     if (!enif_get_local_pid(env, term, &local))
@@ -65,79 +60,16 @@ ERL_NIF_TERM enabled_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     return keep ? am_trace : am_remove;
 }
 
-static bool nth(ErlNifEnv *env, ERL_NIF_TERM list, unsigned n, ERL_NIF_TERM *out) {
-    for (;; n--) {
-        if (!enif_get_list_cell(env, list, out, &list))
-            return false;
-        if (n == 0)
-            return true;
-    }
-}
-
-/* {M, F, Args | Arity} */
-static bool read_mfa(ErlNifEnv *env, ERL_NIF_TERM term, struct mfa *mfa, ERL_NIF_TERM *args) {
-    const ERL_NIF_TERM *tuple;
-    int size;
-    if (!enif_get_tuple(env, term, &size, &tuple) || size != 3 || !enif_is_atom(env, tuple[0]) ||
-        !enif_is_atom(env, tuple[1]))
-        return false;
-    mfa->module = tuple[0];
-    mfa->function = tuple[1];
-    *args = tuple[2];
-    unsigned arity;
-    if (!enif_get_list_length(env, tuple[2], &arity) && !enif_get_uint(env, tuple[2], &arity))
-        return false;
-    mfa->arity = arity;
-    return true;
-}
-
-/* gen:init_it(GenMod, Starter, Parent, [Name,] Mod, Args, Opts) runs Mod:init/1. */
-static void through_gen(ErlNifEnv *env, ERL_NIF_TERM args, struct mfa *mfa) {
-    ERL_NIF_TERM module;
-    if (mfa->module != am_gen || mfa->function != am_init_it || mfa->arity < 6 || mfa->arity > 7 ||
-        !nth(env, args, mfa->arity - 3, &module) || !enif_is_atom(env, module))
-        return;
-    *mfa = (struct mfa){.module = module, .function = am_init, .arity = 1};
-}
-
-/* proc_lib:init_p(Parent, Ancestors, M, F, Args) */
-static void through_proc_lib(ErlNifEnv *env, ERL_NIF_TERM args, struct mfa *mfa) {
-    ERL_NIF_TERM module, function, inner;
-    unsigned arity;
-    if (mfa->module != am_proc_lib || mfa->function != am_init_p || mfa->arity != 5 ||
-        !nth(env, args, 2, &module) || !nth(env, args, 3, &function) ||
-        !nth(env, args, 4, &inner) || !enif_is_atom(env, module) || !enif_is_atom(env, function) ||
-        !enif_get_list_length(env, inner, &arity))
-        return;
-    *mfa = (struct mfa){.module = module, .function = function, .arity = arity};
-    through_gen(env, inner, mfa);
-}
-
-/* What a process was started to run, behind the functions of the VM and proc_lib that started it.
- */
-static struct mfa initial_call(ErlNifEnv *env, ERL_NIF_TERM term) {
-    struct mfa mfa = {.module = am_undefined, .function = am_undefined, .arity = 0};
-    struct mfa inner;
-    ERL_NIF_TERM args, first;
-    if (!read_mfa(env, term, &mfa, &args))
-        return mfa;
-    if (mfa.module == am_erts_internal &&
-        (mfa.function == am_spawn_init || mfa.function == am_dist_spawn_init) &&
-        nth(env, args, 0, &first) && read_mfa(env, first, &inner, &args))
-        mfa = inner;
-    through_proc_lib(env, args, &mfa);
-    return mfa;
-}
-
 static void on_spawned(ErlNifEnv *env, struct lin_census *census, struct lin_thread *self,
                        uint64_t pid, ERL_NIF_TERM parent, ERL_NIF_TERM opts) {
-    ERL_NIF_TERM extra;
-    struct mfa mfa = {.module = am_undefined, .function = am_undefined, .arity = 0};
-    if (enif_get_map_value(env, opts, am_extra, &extra))
-        mfa = initial_call(env, extra);
+    ERL_NIF_TERM extra = am_undefined;
+    enif_get_map_value(env, opts, am_extra, &extra);
+    struct lin_start start = lin_start_read(env, extra);
     struct lin_birth birth = {
         .pid = pid,
-        .initial_call = lin_mfa_intern(census->mfas, mfa.module, mfa.function, mfa.arity),
+        .initial_call =
+            lin_mfa_intern(census->mfas, start.call.module, start.call.function, start.call.arity),
+        .site = census->sites == NULL ? 0 : lin_start_site(env, census, &start),
     };
     if (!pid_of(env, parent, &birth.parent)) {
         birth.parent = lin_foreign_pack(env, parent);
@@ -193,23 +125,29 @@ static void on_monitor(ErlNifEnv *env, struct lin_census *census, uint64_t calle
                        ERL_NIF_TERM args) {
     ERL_NIF_TERM kind, whom;
     ErlNifPid target;
-    if (nth(env, args, 0, &kind) && kind == am_process && nth(env, args, 1, &whom) &&
+    if (lin_nth(env, args, 0, &kind) && kind == am_process && lin_nth(env, args, 1, &whom) &&
         (enif_get_local_pid(env, whom, &target) || enif_whereis_pid(env, whom, &target)))
         lin_census_monitor(census, caller, target.pid);
 }
 
-/* A call that meta tracing told: under exact monitors only. */
-static void on_call(ErlNifEnv *env, struct lin_census *census, uint64_t caller, ERL_NIF_TERM call) {
-    struct mfa mfa;
-    ERL_NIF_TERM args, arg;
-    if (census->monitors == NULL || !read_mfa(env, call, &mfa, &args))
+/* A call that meta tracing told: under exact monitors, or exact sites. */
+static void on_call(ErlNifEnv *env, struct lin_census *census, uint64_t caller, ERL_NIF_TERM call,
+                    ERL_NIF_TERM opts) {
+    struct lin_call mfa;
+    ERL_NIF_TERM args, arg, result;
+    if (!lin_mfa_read(env, call, &mfa, &args))
+        return;
+    if (census->sites != NULL && lin_sites_exact(census->sites) &&
+        enif_get_map_value(env, opts, am_match_spec_result, &result))
+        lin_site_call(env, census, caller, mfa.module, result);
+    if (census->monitors == NULL)
         return;
     if (mfa.function == am_monitor)
         on_monitor(env, census, caller, args);
-    else if (mfa.function == am_demonitor && nth(env, args, 0, &arg))
+    else if (mfa.function == am_demonitor && lin_nth(env, args, 0, &arg))
         lin_monitors_demonitor(census->monitors, ref_of(env, arg));
     else if ((mfa.function == am_spawn_opt || mfa.function == am_spawn_request) && mfa.arity == 4 &&
-             nth(env, args, 3, &arg) && monitors_in(env, arg))
+             lin_nth(env, args, 3, &arg) && monitors_in(env, arg))
         lin_census_monitor(census, caller, 0);
 }
 
@@ -247,7 +185,7 @@ static void on_event(ErlNifEnv *env, struct lin_census *census, struct lin_threa
     } else if (tag == am_unregister) {
         lin_census_name(census, pid, 0);
     } else if (tag == am_call) {
-        on_call(env, census, pid, term);
+        on_call(env, census, pid, term, opts);
     } else if (tag == am_return_from || tag == am_exception_from) {
         on_return(env, census, pid, tag, opts);
     }

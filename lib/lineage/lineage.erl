@@ -22,7 +22,7 @@
 -module(lineage).
 
 -export([attach/0, attach/1, detach/0, yield/1]).
--export([summary/0, pids/0, orphans/0, orphans/1, recent/1, why/1, tree/0, tree/1]).
+-export([summary/0, pids/0, orphans/0, orphans/1, recent/1, why/1, tree/0, tree/1, sites/0]).
 -export([diff/1, save/1, print/1]).
 
 -export_type([match/0, options/0, info/0, summary/0, orphans_options/0, kind/0, name/0, error/0]).
@@ -32,7 +32,8 @@
 
 -type options() :: #{exits => suspects | all,
                      monitors => off | exact,
-                     sites => off,
+                     sites => off | closure | exact,
+                     wrappers => [module() | {module(), Function :: atom()}],
                      max_bytes => pos_integer(),
                      for => pos_integer(),
                      max_spawn_rate => pos_integer(),
@@ -48,7 +49,8 @@
                   tracing := single | sessions,
                   exits := suspects | all,
                   monitors := off | exact,
-                  sites := off,
+                  sites := off | closure | exact,
+                  wrappers := [module() | {module(), Function :: atom()}],
                   max_bytes := pos_integer(),
                   for => pos_integer(),
                   max_spawn_rate => pos_integer(),
@@ -72,6 +74,7 @@
                      orphans := non_neg_integer(),
                      orphans_checked := non_neg_integer() | undefined,
                      coverage := map() | undefined,
+                     unsited := non_neg_integer(),
                      silent_failures := non_neg_integer(),
                      unheard_unknown := non_neg_integer(),
                      blind_ms := non_neg_integer(),
@@ -112,7 +115,11 @@ attach() ->
 %%   from then on. `all': every process is watched until it exits, for the time and reason of each.</dd>
 %% <dt>`monitors'</dt><dd>`exact': the calls that set monitors are traced too, so that it is known whether
 %%   anybody noticed an abnormal exit. `off' (default): that is `unknown'.</dd>
-%% <dt>`sites'</dt><dd>`off', in this version.</dd>
+%% <dt>`sites'</dt><dd>Where processes are spawned, see {@link sites/0}. `closure' (default): a spawned fun
+%%   tells which one it is. `exact': the calls that spawn are traced too, for the line of each; that costs
+%%   a microsecond or so a spawn. `off': only what a process runs is known.</dd>
+%% <dt>`wrappers'</dt><dd>Modules, and `{Module, Function}', that spawn for their caller, as `proc_lib' and `Task'
+%%   do: the site is the line that calls them.</dd>
 %% <dt>`max_bytes'</dt><dd>Bytes that the census may take, 256 MiB by default. Births beyond are counted as
 %%   `lost', and not recorded.</dd>
 %% <dt>`for'</dt><dd>Milliseconds after which Lineage detaches by itself. No default.</dd>
@@ -172,6 +179,7 @@ yield(Other) ->
 %% `coverage' says what that report stands on: how many candidates were `checked', `unchecked' (beyond `max'),
 %% `unresolved' (they did not answer in time, so they are not listed) and `tethered' after all, how many guardians
 %% were `unanswered', and those of more than 10,000 children, of which only some were `sampled'.
+%% `unsited': births whose site found no room, of which there is for 8,191 different ones.
 %% `silent_failures': abnormal exits of processes known to have had no link and no monitor;
 %% `unheard_unknown': those of processes without a link, of whose monitors nothing is known.
 %% `blind_ms': milliseconds, at most, in which another tool kept births from being seen. `since' (system
@@ -189,7 +197,7 @@ summary() ->
         Info = #{seeded := Seeded, seen := Seen, swept := Swept} = lineage_nif:info(),
         Counts = maps:with([live, births, seen, swept, lost, silent_failures, unheard_unknown, bytes,
                             peak_bytes], Info),
-        maps:merge(maps:merge(maps:without([own], Verdict), Counts),
+        maps:merge(maps:merge(maps:without([own], Verdict), Counts#{unsited => maps:get(site_overflows, Info)}),
                    Shared#{taken_ms => erlang:system_time(millisecond), existing => Seeded, deaths => Seen + Swept, exits => maps:get(exits, Options)})
     catch
         %% Somebody detached while we counted.
@@ -250,6 +258,19 @@ tree() ->
 -spec tree(term()) -> term().
 tree(Root) ->
     lineage_tree:tree(Root).
+
+%% @doc The places in code where processes were spawned since attach: those with the most orphans first, then the
+%% most live, then the most births. Each has `site', `births', `live', `orphans' (an upper bound, as in
+%% {@link summary/0}) and `unheard' (abnormal exits that nobody is known to have heard of).
+%%
+%% A site is a map. Its `kind' says how sure it is: `call': `file' and `line' of the call that spawns; `closure':
+%% where the fun was made, which was spawned elsewhere; `via': the line of a
+%% caller, which may be the site itself, or, where `tail' is true, is none (the call that spawns was a tail call, and
+%% `candidate' is the only one that it can have been, where there is but one); `start': what
+%% the process runs, and what the one runs that spawned it. The file is as the compiler was given it.
+-spec sites() -> [map()].
+sites() ->
+    lineage_report:attached([], fun lineage_site:sites/0).
 
 %% @doc What is new since an earlier {@link summary/0}, or since a snapshot that {@link save/1} wrote.
 -spec diff(term()) -> term().

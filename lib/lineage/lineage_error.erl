@@ -153,15 +153,16 @@ text({coexistence, {missed, Count}}) ->
     f("~b live processes had been born unseen (another tool's set_on_spawn, or its flags); they are "
       "known now, and the time is counted in blind_ms.", [Count]);
 text({coexistence, {points, Count}}) ->
-    f("~b trace points of monitors => exact had been taken away (code was loaded, or another tool cleared "
-      "them) and are set again: a monitor that was set in between, within the last second, is not known.",
+    f("~b trace points of monitors or sites => exact had been taken away (code was loaded, or another tool "
+      "cleared them) and are set again: monitors and sites from in between, within the last second, are not known.",
       [Count]);
 text({coexistence, forgets_points}) ->
-    f("On OTP ~s another tool that clears its trace points (dbg:stop()) silently ends those of monitors => "
-      "exact too; they are set again each second, so `monitored` may say no for a process that was "
-      "monitored within a second of that.", [erlang:system_info(otp_release)]);
-text(monitors_unavailable) ->
-    "The VM refused the trace points of monitors => exact, so `monitored` stays `unknown`.";
+    f("On OTP ~s another tool that clears its trace points (dbg:stop()) silently ends those of monitors or "
+      "sites => exact too; they are set again each second, so `monitored` may say no for a process that was "
+      "monitored within a second of that, and a site may be missing.", [erlang:system_info(otp_release)]);
+text(points_unavailable) ->
+    "The VM refused the trace points of monitors or sites => exact, so `monitored` stays `unknown`, and sites "
+    "are those of closures.";
 text(Cause) ->
     f("Lineage failed: ~0tp.", [Cause]).
 

@@ -6,14 +6,12 @@
 -module(lineage_hook).
 
 -export([api/0, holder/0, new/1, arm/1, check/1, disarm/1, destroy/1, clear_stale/0,
-         flag/2, unflag/2, arm_monitors/1, check_monitors/1, disarm_monitors/1,
-         forgets_points/0]).
+         flag/2, unflag/2, state/1, session/2, vm/2]).
 
 -export_type([hook/0, holder/0]).
 
 -type holder() :: pid() | port() | {module(), term()}.
--opaque hook() :: #{api := single | sessions, state := integer(), handle := term(),
-                    monitors => term()}.
+-opaque hook() :: #{api := single | sessions, state := integer(), handle := term()}.
 
 -define(TRACER, lineage_nif).
 
@@ -169,107 +167,6 @@ unflag(#{api := single}, Pid) ->
             ok
     end.
 
-%% Monitors: exact. Meta tracing needs no process flag and costs only the traced calls. An
-%% exception_trace, since a return_trace says nothing when the function raises.
-monitor_points() ->
-    Returns = [{'_', [], [{exception_trace}]}],
-    [{{erlang, monitor, 2}, Returns},
-     {{erlang, monitor, 3}, Returns},
-     {{erlang, demonitor, 1}, []},
-     {{erlang, demonitor, 2}, []},
-     {{erlang, spawn_opt, 4}, Returns},
-     {{erts_internal, spawn_request, 4}, Returns}].
-
-%% @doc Sets the trace points of `monitors => exact'. Their tracer state is the session's number
-%% negated: a tracer that answers `remove' at a trace point ends it for all processes, so the NIF must
-%% tell its calls from those of the process flags. On 27+ they need a trace session of their own for
-%% that, which lives as long as the calling process. Set them before the hook, so that no monitor of a
-%% process that the hook has seen is missed.
--spec arm_monitors(hook()) -> {ok, hook()} | {error, lineage_error:cause()}.
-arm_monitors(#{api := Api, state := State} = Hook) ->
-    try
-        Handle = case Api of
-                     sessions -> session(session_create, [lineage_monitors, {?TRACER, -State}, []]);
-                     single -> none
-                 end,
-        Armed = Hook#{monitors => Handle},
-        lists:foreach(fun({MFA, Match}) -> set_point(Armed, MFA, Match) end, monitor_points()),
-        {ok, Armed}
-    catch
-        error:_ ->
-            disarm_monitors(Hook),
-            {error, monitors_unavailable}
-    end.
-
-%% @doc Sets again those trace points that have vanished (the module was reloaded, or another tool
-%% cleared them), and tells how many that were. One that another meta tracer holds is left alone.
--spec check_monitors(hook()) -> non_neg_integer().
-check_monitors(Hook) ->
-    Forgets = forgets_points(),
-    length([MFA || {MFA, Match} <- monitor_points(), is_gone(Hook, MFA, Match, Forgets)]).
-
-is_gone(Hook, MFA, Match, Forgets) ->
-    case point(Hook, MFA) of
-        none -> try set_point(Hook, MFA, Match) =:= ok catch error:_ -> false end;
-        ours when Forgets -> set_point(Hook, MFA, Match), false;
-        _ -> false
-    end.
-
-%% @doc Whether another tool that clears its own trace points ends ours too, while trace:info/3 goes
-%% on naming them. Seen on 27.3, not on 29; there they are set again at each look.
--spec forgets_points() -> boolean().
-forgets_points() ->
-    api() =:= sessions andalso list_to_integer(erlang:system_info(otp_release)) < 29.
-
-%% @doc Takes the trace points back.
--spec disarm_monitors(hook()) -> ok.
-disarm_monitors(#{api := sessions, monitors := Handle}) ->
-    try session(session_destroy, [Handle]) of
-        _ -> ok
-    catch
-        error:_ -> ok
-    end;
-disarm_monitors(Hook) ->
-    lists:foreach(
-      fun({MFA, _}) ->
-              case point(Hook, MFA) of
-                  ours -> set_point(Hook, MFA, false);
-                  _ -> ok
-              end
-      end,
-      monitor_points()).
-
-set_point(#{api := sessions, monitors := Handle}, MFA, Match) ->
-    session(function, [Handle, MFA, Match, [meta]]),
-    ok;
-set_point(#{api := single}, MFA, false) ->
-    erlang:trace_pattern(MFA, false, [meta]),
-    ok;
-set_point(#{api := single, state := State}, MFA, Match) ->
-    erlang:trace_pattern(MFA, Match, [{meta, ?TRACER, -State}]),
-    ok.
-
-%% A point whose tracer has said `remove' is named `[]' and traces nothing.
-point(#{api := sessions, monitors := Handle}, MFA) ->
-    try session(info, [Handle, MFA, meta]) of
-        {meta, false} -> none;
-        {meta, []} -> none;
-        {meta, _} -> ours;
-        undefined -> other
-    catch
-        error:_ -> other
-    end;
-point(#{api := single}, MFA) ->
-    case vm(trace_info, [MFA, meta]) of
-        {meta, {?TRACER, _}} -> ours;
-        {meta, ?TRACER} -> ours;
-        {meta, false} -> none;
-        {meta, []} -> none;
-        _ -> other
-    end;
-point(#{api := sessions}, _MFA) ->
-    other.
-
 tracer_of(PidOrNew) ->
     try vm(trace_info, [PidOrNew, tracer]) of
         {tracer, []} -> none;
@@ -279,10 +176,17 @@ tracer_of(PidOrNew) ->
         error:_ -> none
     end.
 
-%% The contract of erlang:trace_info/2 forgets that a tracer may be a module.
+%% @doc The session number of the NIF.
+-spec state(hook()) -> integer().
+state(#{state := State}) -> State.
+
+%% @doc `erlang:Function'. The contract of erlang:trace_info/2 forgets that a tracer may be a module.
+-spec vm(atom(), [term()]) -> term().
 vm(Function, Args) ->
     apply(erlang, Function, Args).
 
+%% @doc `trace:Function', on 27+.
+-spec session(atom(), [term()]) -> term().
 session(Function, Args) ->
     apply(session_module(), Function, Args).
 

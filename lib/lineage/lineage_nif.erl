@@ -9,6 +9,7 @@
 -export([open/1, close/0, info/0, sweep/0]).
 -export([classify/4, mark/2, unmark/2, seed/5, set_guardian/2]).
 -export([pids/0, record/1, records/0, guardians/0, confirm/2, verdict/1, recent/1]).
+-export([wrapper/2, sites/0]).
 -on_load(init/0).
 
 -type class() :: root | runtime | host | service | supervisor | own.
@@ -22,7 +23,7 @@
     guardian := pid() | undefined,
     initial_call := mfa() | undefined,
     spawner := mfa() | undefined,
-    site := mfa() | undefined,
+    site := site(),
     scope := non_neg_integer(),
     age_ms := non_neg_integer(),
     flags := [flag()]
@@ -30,19 +31,27 @@
 -type row() ::
     {pid(), non_neg_integer(), parent(), pid() | undefined, mfa() | undefined, [flag()],
         non_neg_integer()}.
+%% What was spawned, and the frame that called (exact sites, else `undefined'; so are a file and a line
+%% that are not known). `undefined': there before attach, sites are off, or their table was full.
+-type site() :: undefined | {Id :: pos_integer(), what(), undefined | frame()}.
+-type what() ::
+    {closure, module() | undefined, Index :: non_neg_integer(), Uniq :: non_neg_integer()}
+    | {call, mfa() | undefined, Spawner :: mfa() | undefined}.
+-type frame() :: {module(), atom(), arity(), string() | undefined, pos_integer() | undefined}.
 -type dead() :: #{
     pid := pid(),
     generation := non_neg_integer(),
     parent := parent(),
     initial_call := mfa() | undefined,
     spawner := mfa() | undefined,
+    site := site(),
     lifetime_us := non_neg_integer(),
     ago_ms := non_neg_integer(),
     reason := atom(),
     abnormal := boolean(),
     monitored := no | yes | unknown
 }.
--export_type([class/0, flag/0, parent/0, entry/0, row/0, dead/0]).
+-export_type([class/0, flag/0, parent/0, entry/0, row/0, dead/0, site/0, what/0, frame/0]).
 
 init() ->
     case code:priv_dir(lineage) of
@@ -70,7 +79,8 @@ trace(_Tag, _Session, _Tracee, _Term, _Opts) ->
     exits := suspects | all,
     max_bytes := pos_integer(),
     process_limit := pos_integer(),
-    monitors => exact | unknown
+    monitors => exact | unknown,
+    sites => off | closure | exact
 }) -> {ok, Session :: pos_integer()} | {error, open | enomem | pid_layout}.
 open(_Options) ->
     erlang:nif_error(not_loaded).
@@ -147,4 +157,18 @@ verdict(_Max) ->
 %% Dirty. The last dead that had no link, newest first, at most 1,000.
 -spec recent(non_neg_integer()) -> [dead()] | closed() | {error, enomem}.
 recent(_Count) ->
+    erlang:nif_error(not_loaded).
+
+%% Frames of a module (function `'_'), or of a function of it, are looked through: they spawn for their
+%% caller. `enomem': there is room for 192.
+-spec wrapper(module(), atom()) -> ok | closed() | {error, enomem}.
+wrapper(_Module, _Function) ->
+    erlang:nif_error(not_loaded).
+
+%% Dirty. Each site with the births there since attach, the live processes, how many of those no chain
+%% of guardians joins to a root, and the abnormal exits that nobody is known to have heard of.
+-spec sites() ->
+    [{site(), Births :: non_neg_integer(), Live :: non_neg_integer(), Orphans :: non_neg_integer(),
+        Unheard :: non_neg_integer()}] | closed() | {error, enomem}.
+sites() ->
     erlang:nif_error(not_loaded).

@@ -5,7 +5,7 @@
 
 -define(MAX_BYTES, 268435456).
 -define(LISTS, [runtime, hosts, services, supervisors]).
--define(KNOWN, [exits, monitors, sites, max_bytes, for, max_spawn_rate, progress | ?LISTS]).
+-define(KNOWN, [exits, monitors, sites, wrappers, max_bytes, for, max_spawn_rate, progress | ?LISTS]).
 
 %% @doc The options with their defaults, or the cause that names the first wrong one.
 -spec check(term()) -> {ok, map()} | {error, lineage_error:cause()}.
@@ -19,15 +19,21 @@ check(Given) ->
     {error, {bad_options, Given}}.
 
 defaults() ->
-    maps:from_list([{exits, suspects}, {monitors, off}, {sites, off}, {max_bytes, ?MAX_BYTES} |
+    maps:from_list([{exits, suspects}, {monitors, off}, {sites, closure}, {wrappers, []}, {max_bytes, ?MAX_BYTES} |
                     [{List, []} || List <- ?LISTS]]).
 
 wrong(exits, V) when V =:= suspects; V =:= all -> [];
 wrong(exits, V) -> [{bad_option, exits, V, "suspects or all"}];
 wrong(monitors, V) when V =:= off; V =:= exact -> [];
 wrong(monitors, V) -> [{bad_option, monitors, V, "off or exact"}];
-wrong(sites, off) -> [];
-wrong(sites, V) -> [{bad_option, sites, V, "off in this version (closure and exact come with sites)"}];
+wrong(sites, V) when V =:= off; V =:= closure; V =:= exact -> [];
+wrong(sites, V) -> [{bad_option, sites, V, "off, closure or exact"}];
+wrong(wrappers, V) ->
+    Wanted = "a list of at most 100 elements that are each Module or {Module, Function}",
+    case is_proper(V) andalso length(V) =< 100 andalso lists:all(fun is_wrapper/1, V) of
+        true -> [];
+        false -> [{bad_option, wrappers, V, Wanted}]
+    end;
 wrong(max_bytes, V) when is_integer(V), V >= 4096 -> [];
 wrong(max_bytes, V) -> [{bad_option, max_bytes, V, "a number of bytes, 4096 or more"}];
 wrong(for, V) when is_integer(V), V > 0, V =< 16#ffffffff -> [];
@@ -52,6 +58,9 @@ wrong_list(Key, List) ->
 
 is_proper(List) when length(List) >= 0 -> true;
 is_proper(_) -> false.
+
+is_wrapper({M, F}) -> is_atom(M) andalso is_atom(F);
+is_wrapper(M) -> is_atom(M).
 
 is_match({M, F, A}) when is_atom(M), is_atom(F) ->
     A =:= '_' orelse (is_integer(A) andalso A >= 0 andalso A =< 255);

@@ -41,6 +41,7 @@ format(Data, Given) ->
 lines([], _O) -> [[{dim, <<"nothing to show">>}]];
 lines([#{kind := _, root := _} | _] = Orphans, O) -> orphans(Orphans, O);
 lines([#{lifetime_us := _} | _] = Dead, O) -> recent(Dead, O);
+lines([#{site := _, births := _} | _] = Sites, O) -> sites(Sites, O);
 lines(#{verdict := _, stopped_by := _} = Why, O) -> why(Why, O);
 lines(#{apps := _, orphans := _} = Tree, O) when is_list(map_get(orphans, Tree)) -> tree(Tree, O);
 lines(#{counters := _} = Diff, O) -> diff(Diff, O);
@@ -57,7 +58,7 @@ orphans(Orphans, O) ->
                          || #{pid := Pid} = R <- Direct])
         %% What hangs below one that was filtered out still stands for itself.
         ++ [row(R, <<>>) || #{direct := false, root := Top} = R <- Orphans, not is_map_key(Top, Shown)],
-    Head = [<<"PID">>, <<"KIND">>, <<"AGE">>, <<"MONITORED">>, <<"APP">>, <<"WHAT">>, <<"SPAWNED BY">>, <<"OTHERWISE">>],
+    Head = [<<"PID">>, <<"KIND">>, <<"AGE">>, <<"MONITORED">>, <<"APP">>, <<"WHAT">>, <<"SPAWNED">>, <<"OTHERWISE">>],
     Kinds = [{K, length([1 || #{kind := Kind} <- Orphans, Kind =:= K])} || K <- [foreign, escaped, abandoned, detached]],
     Total = [count(length(Orphans), <<"orphan">>), <<" (">>, integer_to_binary(length(Direct)), <<" direct): ">>,
              lists:join(<<", ">>, [[integer_to_binary(N), $\s, atom_to_binary(K)] || {K, N} <- Kinds, N > 0])],
@@ -70,8 +71,11 @@ row(#{pid := Pid, kind := Kind, age_ms := Age, monitored := Monitored, app := Ap
 branch(#{unicode := true}) -> <<"└ "/utf8>>;
 branch(_) -> <<"+ ">>.
 
+%% Where, else by whom.
+by(#{site := #{kind := Kind} = Site}) when Kind =/= start ->
+    lineage_site:text(Site);
 by(#{parent := Parent, spawner := Spawner}) ->
-    text([lineage_describe:pid(Parent) | [[$\s, lineage_describe:mfa(Spawner)] || Spawner =/= undefined]]).
+    text([<<"by ">>, lineage_describe:pid(Parent) | [[$\s, lineage_describe:mfa(Spawner)] || Spawner =/= undefined]]).
 
 otherwise(Bases) ->
     text(lists:join(<<"; ">>, [basis(B) || B <- Bases])).
@@ -95,7 +99,7 @@ any(Binary) -> Binary.
 %% The last dead
 
 recent(Dead, O) ->
-    Head = [<<"PID">>, <<"LIVED">>, <<"DIED">>, <<"REASON">>, <<"MONITORED">>, <<"WHAT">>, <<"SPAWNED BY">>],
+    Head = [<<"PID">>, <<"LIVED">>, <<"DIED">>, <<"REASON">>, <<"MONITORED">>, <<"WHAT">>, <<"SPAWNED">>],
     Rows = [[lineage_describe:pid(Pid), lived(Us), <<(duration(Ago))/binary, " ago">>, reason(D), atom_to_binary(Monitored),
              lineage_describe:mfa(Call), by(D)]
             || #{pid := Pid, lifetime_us := Us, ago_ms := Ago, monitored := Monitored, initial_call := Call} = D <- Dead],
@@ -106,6 +110,14 @@ lived(Us) -> duration(Us div 1000).
 
 reason(#{abnormal := true, reason := Reason}) -> <<"! ", (atom_to_binary(Reason))/binary>>;
 reason(#{reason := Reason}) -> atom_to_binary(Reason).
+
+%% Sites
+
+sites(Sites, O) ->
+    Head = [<<"ORPHANS">>, <<"LIVE">>, <<"BIRTHS">>, <<"UNHEARD">>, <<"SITE">>],
+    Rows = [[integer_to_binary(N) || N <- [Orphans, Live, Births, Unheard]] ++ [lineage_site:text(Site)]
+            || #{site := Site, births := Births, live := Live, orphans := Orphans, unheard := Unheard} <- Sites],
+    table(Head, Rows, [red, plain, plain, red, plain], O).
 
 %% Why
 
@@ -119,6 +131,7 @@ why(#{pid := Pid, verdict := Verdict} = W, O) ->
                             ++ [<<"traps exits">> || maps:get(traps_exits, W) =:= true])),
     [Title]
         ++ fact(<<"about">>, [About], O)
+        ++ fact(<<"spawned at">>, [lineage_site:text(S) || #{site := S} <- [W], S =/= undefined], O)
         ++ fact(<<"spawned by">>, [relative(S) || #{spawner := S} <- [W], S =/= undefined], O)
         ++ fact(<<"ancestors">>, chain(maps:get(ancestors, W)), O)
         ++ fact(<<"stopped by">>, several(maps:get(stopped_by, W), fun stopper/1), O)

@@ -23,7 +23,7 @@
 %% were there before it.
 -type orphan() :: #{pid := pid(), generation := non_neg_integer(), kind := kind(),
                     parent := pid() | {node(), non_neg_integer()} | undefined, guardian := pid() | undefined,
-                    initial_call := mfa() | undefined, spawner := mfa() | undefined, site := term(),
+                    initial_call := mfa() | undefined, spawner := mfa() | undefined, site := lineage_site:site() | undefined,
                     name := atom(), label := atom() | binary(), age_ms := non_neg_integer(),
                     monitored := no | yes | unknown, direct := boolean(), root := pid(), app := atom(),
                     why := [basis()]}.
@@ -104,11 +104,13 @@ whole(Options, Count, 0) when not is_map_key(min_age_ms, Options) -> [{orphans_c
 whole(_Options, _Count, _Unchecked) -> [].
 
 %% @doc The last dead that had no link, newest first; at most 1,000.
--spec recent(pos_integer()) -> [lineage_nif:dead()].
+-spec recent(pos_integer()) -> [map()].
 recent(Count) when is_integer(Count), Count > 0 ->
     attached([Count], fun() ->
                               Dead = lineage_nif:recent(1000),
-                              lists:sublist([D || #{initial_call := Call} = D <- Dead, not helper(Call)], Count)
+                              Shown = lists:sublist([D || #{initial_call := Call} = D <- Dead, not helper(Call)], Count),
+                              Sites = lineage_site:describe_all([S || #{site := S} <- Shown]),
+                              [D#{site := map_get(S, Sites)} || #{site := S} = D <- Shown]
                       end);
 recent(Count) ->
     lineage_error:raise({bad_count, "recent", Count}, [Count]).
@@ -226,7 +228,9 @@ rows(Orphans, Counts) ->
     Held = held(Known, Counts),
     Apps = lineage_describe:apps(),
     Roots = roots(Known, Pids),
-    Rows = [row(Record, Info, Pids, Held, Apps, Roots) || {Record, Info} <- Known],
+    Sites = lineage_site:describe_all([S || {#{site := S}, _} <- Known]),
+    Rows = [row(Record#{site := map_get(S, Sites)}, Info, Pids, Held, Apps, Roots)
+            || {#{site := S} = Record, Info} <- Known],
     lists:sort(fun(A, B) -> order(A) =< order(B) end, Rows).
 
 order(#{generation := Generation, pid := Pid}) -> {Generation, Pid}.
@@ -238,7 +242,7 @@ row(#{pid := Pid, guardian := Guardian, parent := Parent} = Record, Info, Pids, 
     Root = maps:get(Pid, Roots, Pid),
     #{pid => Pid, generation => maps:get(generation, Record), kind => kind(Record, Info, fun(G) -> is_map_key(G, Pids) end, Listed),
       parent => Parent, guardian => other(Guardian, Pid), initial_call => Call,
-      spawner => maps:get(spawner, Record, undefined), site => maps:get(site, Record, undefined),
+      spawner => maps:get(spawner, Record, undefined), site => maps:get(site, Record),
       name => lineage_describe:name(Info), label => lineage_describe:label(Info),
       age_ms => maps:get(age_ms, Record), monitored => monitored(Info), direct => Root =:= Pid, root => Root,
       app => lineage_describe:app(Leader, Call, Apps),

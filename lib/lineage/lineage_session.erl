@@ -16,6 +16,7 @@
              rules :: lineage_baseline:rules() | undefined,
              names = #{} :: map(),
              hook :: lineage_hook:hook() | undefined,
+             points = none :: lineage_points:points(),
              session = 0 :: integer(),
              started = 0 :: integer(),              % monotonic ms
              warnings = [] :: [lineage_error:cause()],
@@ -141,6 +142,7 @@ check() ->
 init([]) ->
     process_flag(trap_exit, true),
     ?TABLE = ets:new(?TABLE, [named_table, protected, {read_concurrency, true}]),
+    ok = lineage_code:new_cache(),
     case application:get_env(lineage, attached, false) of
         true ->
             %% The one before us died without a word.
@@ -248,16 +250,20 @@ open(Options) ->
 open_census(#{exits := Exits, max_bytes := Bytes} = Options) ->
     case lineage_nif:open(#{exits => Exits, max_bytes => Bytes,
                             process_limit => erlang:system_info(process_limit),
+                            sites => maps:get(sites, Options),
                             monitors => case Options of #{monitors := exact} -> exact; _ -> unknown end}) of
         {ok, Session} ->
+            [ok = lineage_nif:wrapper(M, F) || {M, F} <- lineage_site:wrappers(maps:get(wrappers, Options))],
+            lineage_code:clear_cache(),
             Rules = lineage_baseline:rules(Options),
             ok = lineage_baseline:apply_rules(Rules),
-            {Hook, Warnings} = arm_monitors(lineage_hook:new(Session), Options),
+            Hook = lineage_hook:new(Session),
+            {Points, Warnings} = arm_points(Hook, Options),
             case lineage_hook:arm(Hook) of
                 {ok, Armed} ->
-                    {ok, #st{session = Session, hook = Armed, rules = Rules, warnings = Warnings}};
+                    {ok, #st{session = Session, hook = Armed, points = Points, rules = Rules, warnings = Warnings}};
                 {error, Cause} ->
-                    lineage_hook:disarm_monitors(Hook),
+                    lineage_points:disarm(Points),
                     lineage_nif:close(),
                     {error, Cause}
             end;
@@ -326,18 +332,17 @@ attached(Result, #st{options = Options, hook = Hook, started = Started, caller =
     Alias ! {Alias, reply, {ok, described(St2, Since, Took, Notes)}},
     schedule(?TICK_MS, St2).
 
-arm_monitors(Hook, #{monitors := exact}) ->
-    case lineage_hook:arm_monitors(Hook) of
-        {ok, Armed} -> {Armed, [{coexistence, forgets_points} || lineage_hook:forgets_points()]};
-        {error, Cause} -> {Hook, [Cause]}
-    end;
-arm_monitors(Hook, _Options) ->
-    {Hook, []}.
+arm_points(Hook, Options) ->
+    case lineage_points:arm(Hook, Options) of
+        {ok, none} -> {none, []};
+        {ok, Points} -> {Points, [{coexistence, forgets_points} || lineage_points:forgetful()]};
+        {error, Cause} -> {none, [Cause]}
+    end.
 
 described(#st{session = Session, options = Options, result = Result}, Since, Took, Notes) ->
     #{seeded := Seeded, flagged := Flagged, held := Held, big := Big, unresolved := Unresolved} = Result,
     maps:merge(
-      maps:with([exits, monitors, sites, max_bytes, for, max_spawn_rate], Options),
+      maps:with([exits, monitors, sites, wrappers, max_bytes, for, max_spawn_rate], Options),
       #{session => Session, release => list_to_integer(erlang:system_info(otp_release)),
         tracing => lineage_hook:api(), existing => Seeded, flagged => Flagged,
         tracers => [tracer(H) || H <- maps:keys(Held)], sampled => Big, unresolved => Unresolved,
@@ -369,10 +374,10 @@ blow(Cause, St) ->
     Idle.
 
 %% From any phase to idle, leaving nothing behind. `Reply' is for a caller who still waits for attach.
-undo(Reply, Ended, #st{hook = Hook, collector = Collector, caller = Alias, yields = Yields}) ->
+undo(Reply, Ended, #st{hook = Hook, points = Points, collector = Collector, caller = Alias, yields = Yields}) ->
     stop_collector(Collector),
     lineage_hook:disarm(Hook),
-    lineage_hook:disarm_monitors(Hook),
+    lineage_points:disarm(Points),
     Phase = row(phase),
     rows([{phase, idle}, {ended, Ended}]),
     lineage_walk:apart(fun() -> lineage_baseline:unflag(Hook, flagged_pids(Phase), #{}) end),
@@ -404,9 +409,9 @@ stop_collector(Collector) ->
 
 give_up(#st{phase = yielded} = St) ->
     St;
-give_up(#st{hook = Hook, watch = Watch} = St) ->
+give_up(#st{hook = Hook, points = Points, watch = Watch} = St) ->
     lineage_hook:disarm(Hook),
-    lineage_hook:disarm_monitors(Hook),
+    lineage_points:disarm(Points),
     lineage_walk:apart(fun() -> lineage_baseline:unflag(Hook, lineage_nif:pids(), #{}) end),
     tell(lineage_watch:blind(Watch), St#st{phase = yielded}).
 
@@ -414,7 +419,7 @@ resume(Yield, #st{phase = yielded, yields = Yields} = St) ->
     case lists:delete(Yield, Yields) of
         [] ->
             St1 = St#st{phase = attached, yields = []},
-            _ = rearm_monitors(St1),   % given up on purpose: no news
+            _ = rearm_points(St1),   % given up on purpose: no news
             check(St1);
         Left ->
             St#st{yields = Left}
@@ -423,13 +428,11 @@ resume(_Yield, St) ->
     St.
 
 %% A trace point vanishes when its module is loaded anew, or another tool takes or clears it.
-rearm_monitors(#st{options = #{monitors := exact}, hook = Hook}) ->
-    case lineage_hook:check_monitors(Hook) of
+rearm_points(#st{points = Points}) ->
+    case lineage_points:check(Points) of
         0 -> [];
         Count -> [{coexistence, {points, Count}}]
-    end;
-rearm_monitors(_) ->
-    [].
+    end.
 
 %% The pulse: sweeps, fuses, and a look at the hook each second
 
@@ -480,7 +483,7 @@ over_rate(_) ->
     false.
 
 check(#st{watch = Watch} = St) ->
-    say(rearm_monitors(St)),
+    say(rearm_points(St)),
     St1 = tell(lineage_watch:check(Watch), St),
     %% A trace session that was destroyed has been replaced.
     St1#st{hook = lineage_watch:hook(St1#st.watch)}.

@@ -87,7 +87,7 @@ take() ->
        <<"taken_ms">> => erlang:system_time(millisecond), <<"attached_ms">> => maps:get(since, Summary),
        <<"summary">> => maps:from_list([{atom_to_binary(K), V} || {K, V} <- maps:to_list(Summary), is_integer(V)]),
        <<"populations">> => [#{<<"initial_call">> => Call, <<"live">> => Live} || {Call, Live} <- Populations],
-       <<"supervisors">> => Supervisors, <<"orphans">> => [orphan(O) || O <- Orphans]},
+       <<"supervisors">> => Supervisors, <<"sites">> => sites(), <<"orphans">> => [orphan(O) || O <- Orphans]},
      Orphans}.
 
 orphan(#{pid := Pid, root := Root, parent := Parent} = O) ->
@@ -97,7 +97,20 @@ orphan(#{pid := Pid, root := Root, parent := Parent} = O) ->
       <<"app">> => text(maps:get(app, O)), <<"age_ms">> => maps:get(age_ms, O),
       <<"parent">> => case Parent of undefined -> null; _ -> lineage_describe:pid(Parent) end,
       <<"direct">> => maps:get(direct, O), <<"root">> => lineage_describe:pid(Root),
-      <<"monitored">> => atom_to_binary(maps:get(monitored, O))}.
+      <<"monitored">> => atom_to_binary(maps:get(monitored, O)),
+      <<"site">> => case maps:get(site, O) of undefined -> null; Site -> site(Site) end}.
+
+%% What reports show of it, and the place itself where there is one.
+site(Site) ->
+    Place = case Site of
+                #{file := File, line := Line} -> #{<<"file">> => File, <<"line">> => Line};
+                _ -> #{}
+            end,
+    Place#{<<"kind">> => atom_to_binary(maps:get(kind, Site)), <<"text">> => lineage_site:text(Site)}.
+
+sites() ->
+    [(site(Site))#{<<"births">> => Births, <<"live">> => Live, <<"orphans">> => Orphans, <<"unheard">> => Unheard}
+     || #{site := Site, births := Births, live := Live, orphans := Orphans, unheard := Unheard} <- lineage_site:sites()].
 
 call(undefined) -> null;
 call({M, F, A}) -> iolist_to_binary([atom_to_binary(M), $:, atom_to_binary(F), $/, integer_to_list(A)]).

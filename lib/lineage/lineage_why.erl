@@ -23,7 +23,7 @@
 %% most 50, noticed_count all. unsupervised: who would notice only learns it by a link or monitor.
 -type why() :: #{pid := pid(), generation := non_neg_integer(), verdict := verdict(), kind => lineage_report:kind(),
                  name := atom(), label := atom() | binary(), app := atom(), initial_call := mfa() | undefined,
-                 age_ms := non_neg_integer(), site := term(), seeded := boolean(), traps_exits := boolean() | unresolved,
+                 age_ms := non_neg_integer(), site := lineage_site:site() | undefined, seeded := boolean(), traps_exits := boolean() | unresolved,
                  parent := pid() | {node(), non_neg_integer()} | undefined, spawner := relative() | undefined,
                  ancestors := [relative()], stopped_by := [stopper()] | unresolved,
                  restarted_by := restarter() | nobody | unresolved,
@@ -107,7 +107,7 @@ base(Pid, Record, Info) ->
     #{pid => Pid, generation => maps:get(generation, Record), name => lineage_describe:name(Info),
       label => lineage_describe:label(Info), initial_call => Call, age_ms => maps:get(age_ms, Record),
       app => lineage_describe:app(maps:get(group_leader, Info, undefined), Call, lineage_describe:apps()),
-      site => maps:get(site, Record, undefined), seeded => lists:member(seeded, Flags),
+      site => lineage_site:describe(maps:get(site, Record)), seeded => lists:member(seeded, Flags),
       parent => maps:get(parent, Record), spawner => spawner(Record)}.
 
 unanswered(Pid, Record) ->

@@ -101,6 +101,7 @@ static inline void fake_close(struct lin_census *census) {
     lin_gate_set_current(NULL);
     lin_gate_quiesce(0);
     lin_recent_free_all();
+    lin_site_pages_free_all();
     lin_census_destroy(census);
 }
 

@@ -30,7 +30,7 @@ defmodule Lineage.IExTest do
     assert output =~ "def attach(options \\\\ [])"
 
     for option <-
-          ~w(exits monitors sites max_bytes for max_spawn_rate runtime hosts services supervisors) do
+          ~w(exits monitors sites wrappers max_bytes for max_spawn_rate runtime hosts services supervisors) do
       assert output =~ ":#{option}", "no :#{option} in:\n#{output}"
     end
 

@@ -31,7 +31,8 @@ defmodule Lineage do
   @type attach_option ::
           {:exits, :suspects | :all}
           | {:monitors, :exact | :off}
-          | {:sites, :off}
+          | {:sites, :off | :closure | :exact}
+          | {:wrappers, [module | {module, atom}]}
           | {:max_bytes, pos_integer}
           | {:for, pos_integer}
           | {:max_spawn_rate, pos_integer}
@@ -62,7 +63,11 @@ defmodule Lineage do
       time and reason of every exit; it slows message passing by 12 to 40 %.
     * `:monitors` - `:exact` also traces the calls that set monitors, so that an abnormal exit is known
       to be noticed or not. `:off` (default) leaves that `:unknown`.
-    * `:sites` - `:off` is the only value in this version.
+    * `:sites` - where processes are spawned, see `sites/0`. `:closure` (default): a spawned function tells
+      which one it is. `:exact` also traces the calls that spawn, for the line of each, which costs about a
+      microsecond a spawn. `:off`: only what a process runs is known.
+    * `:wrappers` - modules, and `{module, function}`, that spawn for their caller, as `Task` does: the site
+      is the line that calls them.
     * `:max_bytes` - memory that the census may take, in bytes (256 MiB). Births beyond it are counted
       as `lost`, not recorded.
     * `:for` - detaches by itself after so many milliseconds.
@@ -192,6 +197,27 @@ defmodule Lineage do
   """
   @spec recent(pos_integer) :: [map]
   defdelegate recent(count), to: :lineage
+
+  @doc """
+  The places in code where processes were spawned since attach: those with the most orphans first, then the
+  most live, then the most births.
+
+  Each has `:site`, `:births`, `:live`, `:orphans` (an upper bound) and `:unheard` (abnormal exits that nobody
+  is known to have heard of). A site is a map; its `:kind` says how sure it is:
+
+    * `:call` - `:file` and `:line` of the call that spawns
+    * `:closure` - where the function was made, which was spawned elsewhere
+    * `:via` - the line of a caller, which may be the site itself, or, where `:tail` is true, is none: the call
+      that spawns was a tail call; `:candidate` is the only one it can have been, where there is but one
+    * `:start` - what the process runs, and what the one runs that spawned it
+
+  ## Examples
+
+      iex> Lineage.print(Lineage.sites())
+
+  """
+  @spec sites() :: [map]
+  defdelegate sites(), to: :lineage
 
   @doc """
   All about one process: who spawned it, its ancestors up to the root, and who stops it, restarts it
