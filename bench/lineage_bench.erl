@@ -17,6 +17,7 @@
 
 %% Bars from the design: each arm of Lineage against the no-op tracer that sheds or keeps as it does.
 -define(COST_BAR, 1.10).
+-define(CLOSURE_BAR, 1.15).
 -define(PING_BAR, 1.01).
 
 %% Runs what the command line says, and ends the node: 0, or 1 where --bars was given and one does not hold.
@@ -194,15 +195,18 @@ base(Arm, What, Results) ->
     end.
 
 peer(_Arm, ping_pong) -> untraced;
-peer(lineage_suspects, What) when What =:= spawn_link; What =:= rolling_link -> noop_shed;
-peer(lineage_suspects, _What) -> noop_mixed;
-peer(lineage_all, _What) -> noop_keep;
+peer(Arm, What) when Arm =:= lineage_suspects; Arm =:= closure_suspects; Arm =:= exact_suspects ->
+    case What =:= spawn_link orelse What =:= rolling_link of
+        true -> noop_shed;
+        false -> noop_mixed
+    end;
+peer(Arm, _What) when Arm =:= lineage_all; Arm =:= closure_all; Arm =:= exact_all -> noop_keep;
 peer(_Arm, _What) -> untraced.
 
-bar(lineage_suspects, ping_pong) -> ?PING_BAR;
+bar(Arm, ping_pong) when Arm =:= lineage_suspects; Arm =:= closure_suspects -> ?PING_BAR;
 bar(_Arm, ping_pong) -> undefined;
-bar(lineage_suspects, _What) -> ?COST_BAR;
-bar(lineage_all, _What) -> ?COST_BAR;
+bar(Arm, _What) when Arm =:= lineage_suspects; Arm =:= lineage_all -> ?COST_BAR;
+bar(Arm, _What) when Arm =:= closure_suspects; Arm =:= closure_all -> ?CLOSURE_BAR;
 bar(_Arm, _What) -> undefined.
 
 %% The node's CPU time is judged: other programs on the machine disturb it least, and on a quiet machine it is the wall time.

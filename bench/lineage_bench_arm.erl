@@ -1,4 +1,5 @@
-%% The arms that a benchmark compares: nothing, the no-op tracers, Lineage in its two modes.
+%% The arms that a benchmark compares: nothing, the no-op tracers, Lineage in its two modes without sites, with those of
+%% closures, and with exact ones.
 %%
 %% `noop_shed' sheds each process at its first schedule-in, `noop_keep' none. `noop_mixed' does what `exits: suspects' does to
 %% a load whose workers are linked and their children not: it keeps the children, and the workers are free of it, because
@@ -7,14 +8,16 @@
 
 -export([all/0, workers/1, on/1, off/1]).
 
--type arm() :: untraced | noop_shed | noop_mixed | noop_keep | lineage_suspects | lineage_all.
+-type arm() :: untraced | noop_shed | noop_mixed | noop_keep | lineage_suspects | lineage_all
+    | closure_suspects | closure_all | exact_suspects | exact_all.
 -type handle() :: none | noop | {session, term()} | lineage.
 
 -export_type([arm/0, handle/0]).
 
 %% All arms, the one that the others are compared with first.
 -spec all() -> [arm(), ...].
-all() -> [untraced, noop_shed, noop_mixed, noop_keep, lineage_suspects, lineage_all].
+all() -> [untraced, noop_shed, noop_mixed, noop_keep, lineage_suspects, lineage_all, closure_suspects, closure_all,
+     exact_suspects, exact_all].
 
 %% Whether a load's workers start before the arm's tracer is on, or later.
 -spec workers(arm()) -> before | later.
@@ -27,8 +30,12 @@ on(untraced) -> none;
 on(noop_shed) -> noop(shed);
 on(noop_mixed) -> noop(keep);
 on(noop_keep) -> noop(keep);
-on(lineage_suspects) -> attach(suspects);
-on(lineage_all) -> attach(all).
+on(lineage_suspects) -> attach(suspects, off);
+on(lineage_all) -> attach(all, off);
+on(closure_suspects) -> attach(suspects, closure);
+on(closure_all) -> attach(all, closure);
+on(exact_suspects) -> attach(suspects, exact);
+on(exact_all) -> attach(all, exact).
 
 %% Switches it off again.
 -spec off(handle()) -> ok.
@@ -60,6 +67,6 @@ noop(Kind) ->
 sessions() ->
     list_to_integer(erlang:system_info(otp_release)) >= 27.
 
-attach(Exits) ->
-    {ok, _Info} = lineage:attach(#{exits => Exits}),
+attach(Exits, Sites) ->
+    {ok, _Info} = lineage:attach(#{exits => Exits, sites => Sites}),
     lineage.

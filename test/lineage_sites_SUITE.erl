@@ -6,11 +6,11 @@
 -export([all/0, init_per_testcase/2, end_per_testcase/2]).
 -export([exact_lines/1, closures/1, off/1, wrappers/1, tail_candidate/1, many_on_a_line/1, stale_calls/1,
          counted_after_death/1, table_is_bounded/1, dead_code/1, recent_and_why/1, saved/1, bad_options/1,
-         points_come_back/1]).
+         points_come_back/1, reconciled/1]).
 
 all() ->
     [exact_lines, closures, off, wrappers, tail_candidate, many_on_a_line, stale_calls, counted_after_death,
-     table_is_bounded, dead_code, recent_and_why, saved, bad_options, points_come_back].
+     table_is_bounded, dead_code, recent_and_why, saved, bad_options, points_come_back, reconciled].
 
 init_per_testcase(Case, Config) ->
     Dir = filename:join(proplists:get_value(priv_dir, Config), Case),
@@ -158,7 +158,8 @@ closures(Config) ->
                         Module:nested()] end),
     ?assertMatch(#{kind := call, line := 3, function := {literal, 0}, module := Module}, site(Literal)),
     ?assertMatch(#{kind := closure, line := 5, function := {handed, 0}}, site(Handed)),
-    ?assertMatch(#{kind := start, runs := {Module, wait, 0}}, site(Call)),
+    %% Spawned by name: the only call in that module which does so.
+    ?assertMatch(#{kind := start, runs := {Module, wait, 0}, candidate := {_, 8}}, site(Call)),
     ?assertMatch(#{kind := closure, line := 10, function := {twice, 1}}, site(One)),
     ?assertEqual(site(One), site(Two)),
     ?assertMatch(#{kind := start, runs := {Module, wait, 0}}, site(External)),
@@ -357,6 +358,36 @@ bad_options(_Config) ->
     ?assertMatch({error, {bad_option, _}}, lineage:attach(#{sites => some})),
     [?assertMatch({error, {bad_option, _}}, lineage:attach(#{wrappers => W}))
      || W <- [x, [1], [{a, b, c}], [a | b], lists:duplicate(101, m)]].
+
+%% Static findings against live sites, in this node and from a snapshot. What comes from a header has no finding.
+reconciled(Config) ->
+    Dir = proplists:get_value(dir, Config),
+    ok = file:write_file(filename:join(Dir, "go.hrl"), "-define(GO, spawn(?MODULE, wait, [])).\n"),
+    Module = load(Config, "both_spawns", ["-module(both_spawns).", "-compile([export_all, nowarn_export_all]).",
+                                          "-include(\"go.hrl\").",
+                                          "seen() -> spawn(fun() -> wait() end).",
+                                          "never() -> spawn(fun() -> wait() end).",
+                                          "gap() -> P = ?GO, {P}.",
+                                          "wait() -> receive stop -> ok end."]),
+    {ok, _} = lineage:attach(#{sites => exact}),
+    {Runner, {One, Two, {Gap}}} = apart(fun() -> {Module:seen(), Module:seen(), Module:gap()} end),
+    Source = filename:join(Dir, "both_spawns.erl"),
+    Report = lineage:reconcile([Source]),
+    ?assertMatch(#{seen := [#{finding := #{line := 4, severity := unlinked}, sure := true,
+                              counts := #{births := 2, live := 2, orphans := 2, unheard := 0}}],
+                   never := [#{line := 5}], unfound := [#{line := 6, counts := #{births := 1}}], unreadable := []}, Report),
+    ?assertMatch(#{seen := [], never := [], unfound := [], unreadable := [{_, _}]}, lineage:reconcile(["nowhere"])),
+    ?assertError({lineage, _}, lineage:reconcile([])),
+    ?assertError({lineage, _}, lineage:reconcile(foo)),
+    File = filename:join(Dir, "snapshot.json"),
+    ok = lineage:save(File),
+    ?assertEqual(maps:remove(elsewhere, Report), maps:remove(elsewhere, lineage_reconcile:saved(File, [Source]))),
+    ?assertMatch({error, {file, _}}, lineage_reconcile:saved("nowhere", [Source])),
+    ?assertMatch({error, {bad_snapshot, _}}, lineage_reconcile:saved(Source, [Source])),
+    Printed = unicode:characters_to_list(lineage_print:format(Report, #{columns => 250})),
+    [?assertMatch({match, _}, re:run(Printed, Part))
+     || Part <- ["seen live", "never seen", "a gap to look at", "both_spawns.erl:6", "1 finding seen live, 1 never, 1 gap"]],
+    stop([Runner, One, Two, Gap]).
 
 %% Loading code ends its trace points: they are set again within a second, and it is said.
 points_come_back(Config) ->

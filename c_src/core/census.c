@@ -309,6 +309,9 @@ static uint32_t site_of(struct lin_census *census, const struct lin_birth *birth
         struct lin_record *parent = peek(census, birth->parent);
         site.spawner = parent == NULL ? 0 : GET(parent->initial_call);
     }
+    /* The library's own processes are no part of any report. */
+    if ((lin_mfa_class(census->mfas, birth->initial_call) & LIN_CLASS_OWN) != 0)
+        return 0;
     return lin_site_intern(census->sites, &site);
 }
 

@@ -23,6 +23,7 @@
 
 -export([attach/0, attach/1, detach/0, yield/1]).
 -export([summary/0, pids/0, orphans/0, orphans/1, recent/1, why/1, tree/0, tree/1, sites/0]).
+-export([reconcile/1]).
 -export([diff/1, save/1, print/1]).
 
 -export_type([match/0, options/0, info/0, summary/0, orphans_options/0, kind/0, name/0, error/0]).
@@ -266,11 +267,25 @@ tree(Root) ->
 %% A site is a map. Its `kind' says how sure it is: `call': `file' and `line' of the call that spawns; `closure':
 %% where the fun was made, which was spawned elsewhere; `via': the line of a
 %% caller, which may be the site itself, or, where `tail' is true, is none (the call that spawns was a tail call, and
-%% `candidate' is the only one that it can have been, where there is but one); `start': what
+%% `candidate' is the only one that it can have been, where there is but one, as far as the code tells); `start': what
 %% the process runs, and what the one runs that spawned it. The file is as the compiler was given it.
 -spec sites() -> [map()].
 sites() ->
     lineage_report:attached([], fun lineage_site:sites/0).
+
+%% @doc The static findings in sources and beams below these paths (see {@link lineage_audit:audit/1}), against the sites
+%% of this session: `seen' live, each with its `counts' and whether the match is `sure'; `never' seen; and
+%% `unfound', live without a finding: each a gap to look at. `elsewhere': births without a sure place, or in files
+%% that were not read. `unreadable': what could not be read, and why. With `sites => closure' what is spawned as
+%% module, function and arguments is matched by name; `exact' knows the line.
+%%
+%% The sources are read in this node: the names in them become atoms. For a node whose atoms are scarce, save a
+%% snapshot and use `priv/lineage reconcile'.
+-spec reconcile([file:filename()]) -> lineage_reconcile:report().
+reconcile(Paths) ->
+    Good = is_list(Paths) andalso Paths =/= [] andalso lists:all(fun(P) -> is_list(P) orelse is_binary(P) end, Paths),
+    Good orelse lineage_error:raise({bad_argument, "reconcile", Paths, "a list of files and directories"}, [Paths]),
+    lineage_report:attached([Paths], fun() -> lineage_reconcile:live([unicode:characters_to_list(P) || P <- Paths]) end).
 
 %% @doc What is new since an earlier {@link summary/0}, or since a snapshot that {@link save/1} wrote.
 -spec diff(term()) -> term().

@@ -8,19 +8,20 @@
 %% A stack trace, too, gives a frame the last `line' instruction before its return address.
 -module(lineage_code).
 
--export([new_cache/0, clear_cache/0, calls/2, closure/3, outer/1]).
+-export([new_cache/0, clear_cache/0, calls/2, closure/3, starts/2, outer/1]).
 
 -export_type([place/0, callee/0, call/0, closure/0]).
 
 -type place() :: {File :: binary(), Line :: pos_integer()} | undefined.
 -type callee() :: mfa() | dynamic.        % dynamic: a fun, or apply with variables
-%% The last place is that of the code right behind the call, where it begins with another line: the return
-%% address belongs to it.
+%% Behind: the place of the code right behind the call, where it begins with another line: the return address
+%% belongs to it.
 -type call() :: {callee(), place(), tail | frame, Behind :: place()}.
 -type closure() :: #{function := {atom(), arity()},      % that it is written in
                      place := place(),                    % of its first line
                      call := {callee(), place()} | undefined}.  % the one call that it is an argument of
 -type code() :: #{calls := #{{atom(), arity()} => [call()]},
+                  starts := [{{module(), atom()}, callee(), place()}],   % calls with a module and a function
                   closures := #{{non_neg_integer(), non_neg_integer()} => closure() | unknown}}.
 
 -include_lib("kernel/include/file.hrl").
@@ -54,6 +55,14 @@ closure(Module, Index, Uniq) ->
     case code(Module) of
         #{closures := #{{Index, Uniq} := Closure}} -> Closure;
         _ -> unknown
+    end.
+
+%% @doc The calls in a loaded module that hand on one of its own functions by name, as `spawn(?MODULE, f, [])' does.
+-spec starts(module(), atom()) -> [{callee(), place()}].
+starts(Module, Function) ->
+    case code(Module) of
+        #{starts := Starts} -> [{Callee, Place} || {Start, Callee, Place} <- Starts, Start =:= {Module, Function}];
+        unknown -> []
     end.
 
 -spec code(module()) -> code() | unknown.
@@ -113,7 +122,8 @@ disassembled(Beam, Lines) ->
             || {function, Name, Arity, _Label, Instructions} <- Functions],
     Firsts = maps:from_list([{Name, First} || {Name, #{first := First}} <- Read]),
     Made = [{Key, made(outer(Name), Fun, Firsts)} || {Name, #{funs := Funs}} <- Read, {Key, Fun} <- maps:to_list(Funs)],
-    #{calls => maps:from_list([{Name, lists:reverse(settled(Calls))} || {Name, #{calls := Calls}} <- Read]),
+    #{starts => lists:append([Starts || {_, #{starts := Starts}} <- Read]),
+      calls => maps:from_list([{Name, lists:reverse(settled(Calls))} || {Name, #{calls := Calls}} <- Read]),
       closures => lists:foldl(fun once/2, #{}, Made)}.
 
 %% `fun f/1' is one fun, wherever it is written: made twice, it stands nowhere.
@@ -124,7 +134,8 @@ once({Key, Closure}, Closures) ->
 
 function(Instructions, Lines) ->
     lists:foldl(fun(Instruction, St) -> behind(Instruction, instruction(Instruction, Lines, St)) end,
-                #{first => undefined, line => undefined, calls => [], regs => #{}, funs => #{}}, Instructions).
+                #{first => undefined, line => undefined, calls => [], starts => [], atoms => #{}, regs => #{}, funs => #{}},
+                Instructions).
 
 %% A closure stands where its own code begins; `fun f/1' where it is made.
 made(Function, #{name := {Name, _} = Fun, passes := Passes, other := Other, line := Line}, Firsts) ->
@@ -169,10 +180,14 @@ instruction({make_fun3, {_M, Name, Arity}, Index, Uniq, Dst, {list, Env}}, _Line
 instruction({label, _}, _Lines, #{regs := Regs} = St) ->
     %% What comes from elsewhere may have other funs in these registers.
     lists:foldl(fun other/2, St#{regs := #{}}, maps:values(Regs));
-instruction({move, Src, Dst}, _Lines, #{regs := Regs} = St) ->
+instruction({move, Src, Dst}, _Lines, #{regs := Regs, atoms := Atoms} = St) ->
+    Known = case Src of
+                {atom, Atom} -> Atoms#{Dst => Atom};
+                _ -> maps:remove(Dst, Atoms)
+            end,
     case Regs of
-        #{Src := Fun} -> St#{regs := Regs#{Dst => Fun}};
-        _ -> St#{regs := maps:remove(Dst, Regs)}
+        #{Src := Fun} -> St#{atoms := Known, regs := Regs#{Dst => Fun}};
+        _ -> St#{atoms := Known, regs := maps:remove(Dst, Regs)}
     end;
 instruction({swap, A, B}, _Lines, #{regs := Regs} = St) ->
     Moved = [{To, maps:get(From, Regs)} || {From, To} <- [{A, B}, {B, A}], maps:is_key(From, Regs)],
@@ -189,11 +204,13 @@ instruction({call_fun, N}, _Lines, St) -> call(dynamic, N + 1, frame, St);
 instruction({call_fun2, _Tag, N, Fun}, _Lines, St) -> call(dynamic, N, frame, used([Fun], St));
 instruction({apply, N}, _Lines, St) -> call(dynamic, N + 2, frame, St);
 instruction({apply_last, N, _}, _Lines, St) -> call(dynamic, N + 2, tail, St);
-instruction(Instruction, _Lines, St) ->
-    used([Instruction], St).
+instruction(Instruction, _Lines, #{atoms := Atoms} = St) ->
+    used([Instruction], St#{atoms := maps:filter(fun(Reg, _) -> not occurs(Reg, Instruction) end, Atoms)}).
 
 %% A call takes the funs in its arguments, and forgets what is in x registers.
-call(Callee, Arity, Tail, #{calls := Calls, regs := Regs, funs := Funs, line := Line} = St) ->
+call(Callee, Arity, Tail, #{calls := Calls, starts := Starts, atoms := Atoms, regs := Regs, funs := Funs, line := Line} = St) ->
+    Named = [{{Module, Function}, Callee, Line}
+             || {{x, N}, Module} <- maps:to_list(Atoms), N + 1 < Arity, #{{x, N + 1} := Function} <- [Atoms]],
     Passed = lists:usort([Fun || {{x, N}, Fun} <- maps:to_list(Regs), N < Arity]),
     Pass = {Callee, Line},
     Funs1 = lists:foldl(
@@ -201,7 +218,7 @@ call(Callee, Arity, Tail, #{calls := Calls, regs := Regs, funs := Funs, line := 
                       maps:update_with(Fun, fun(#{passes := Passes} = F) -> F#{passes := [Pass | Passes]} end, Map)
               end,
               Funs, Passed),
-    St#{calls := [{Callee, Line, Tail, none} | settled(Calls)], funs := Funs1,
+    St#{calls := [{Callee, Line, Tail, none} | settled(Calls)], starts := Named ++ Starts, atoms := #{}, funs := Funs1,
         regs := maps:filter(fun({x, _}, _) -> false; (_, _) -> true end, Regs)}.
 
 settled([{Callee, Place, Tail, none} | Calls]) -> [{Callee, Place, Tail, Place} | Calls];

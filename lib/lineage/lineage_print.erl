@@ -44,6 +44,7 @@ lines([#{lifetime_us := _} | _] = Dead, O) -> recent(Dead, O);
 lines([#{site := _, births := _} | _] = Sites, O) -> sites(Sites, O);
 lines(#{verdict := _, stopped_by := _} = Why, O) -> why(Why, O);
 lines(#{apps := _, orphans := _} = Tree, O) when is_list(map_get(orphans, Tree)) -> tree(Tree, O);
+lines(#{seen := _, never := _, unfound := _} = Report, O) -> reconciled(Report, O);
 lines(#{counters := _} = Diff, O) -> diff(Diff, O);
 lines(#{births := _} = Summary, O) -> summary(Summary, O);
 lines({error, {Tag, Sentence}}, O) when is_atom(Tag), is_binary(Sentence) -> wrap([{red, Sentence}], 0, O);
@@ -74,8 +75,12 @@ branch(_) -> <<"+ ">>.
 %% Where, else by whom.
 by(#{site := #{kind := Kind} = Site}) when Kind =/= start ->
     lineage_site:text(Site);
-by(#{parent := Parent, spawner := Spawner}) ->
-    text([<<"by ">>, lineage_describe:pid(Parent) | [[$\s, lineage_describe:mfa(Spawner)] || Spawner =/= undefined]]).
+by(#{parent := Parent, spawner := Spawner} = Row) ->
+    Perhaps = case Row of
+                  #{site := #{candidate := _} = Site} -> [lineage_site:candidate(Site), <<"? ">>];
+                  _ -> []
+              end,
+    text([Perhaps, <<"by ">>, lineage_describe:pid(Parent) | [[$\s, lineage_describe:mfa(Spawner)] || Spawner =/= undefined]]).
 
 otherwise(Bases) ->
     text(lists:join(<<"; ">>, [basis(B) || B <- Bases])).
@@ -118,6 +123,27 @@ sites(Sites, O) ->
     Rows = [[integer_to_binary(N) || N <- [Orphans, Live, Births, Unheard]] ++ [lineage_site:text(Site)]
             || #{site := Site, births := Births, live := Live, orphans := Orphans, unheard := Unheard} <- Sites],
     table(Head, Rows, [red, plain, plain, red, plain], O).
+
+reconciled(#{seen := Seen, never := Never, unfound := Unfound, elsewhere := Elsewhere}, O) ->
+    Head = [<<"ORPHANS">>, <<"LIVE">>, <<"BIRTHS">>, <<"SEVERITY">>, <<"CALL">>, <<"PLACE">>],
+    Styles = [red, plain, plain, yellow, plain, plain],
+    Live = [amounts(Counts) ++ static(F, case Sure of true -> <<>>; false -> <<"?">> end)
+            || #{finding := F, sure := Sure, counts := Counts} <- Seen],
+    Gaps = [amounts(Counts) ++ [<<>>, <<>>, Text] || #{text := Text, counts := Counts} <- Unfound],
+    section(<<"seen live">>, Live, Head, Styles, O)
+        ++ section(<<"never seen">>, [[<<>>, <<>>, <<>> | static(F, <<>>)] || F <- Never], Head, Styles, O)
+        ++ section(<<"live, not found: a gap to look at">>, Gaps, Head, Styles, O)
+        ++ [[{bold, text([count(length(Seen), <<"finding">>), <<" seen live, ">>, integer_to_binary(length(Never)),
+                          <<" never, ">>, count(length(Unfound), <<"gap">>)])},
+             {dim, text([<<"; ">>, count(Elsewhere, <<"birth">>), <<" without a sure place, or in other files">>])}]].
+
+section(_Title, [], _Head, _Styles, _O) -> [];
+section(Title, Rows, Head, Styles, O) -> [[{bold, Title}] | table(Head, Rows, Styles, O)] ++ [[]].
+
+amounts(#{orphans := Orphans, live := Live, births := Births}) -> [integer_to_binary(N) || N <- [Orphans, Live, Births]].
+
+static(#{severity := Severity, call := Call, file := File, line := Line}, Mark) ->
+    [atom_to_binary(Severity), Call, text([File, $:, integer_to_binary(Line), Mark])].
 
 %% Why
 

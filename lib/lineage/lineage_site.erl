@@ -5,7 +5,7 @@
 %% less sure has another kind, and its text says what it is.
 -module(lineage_site).
 
--export([describe/1, describe_all/1, text/1, place/1, sites/0, spawns/1, wrappers/1, points/1]).
+-export([describe/1, describe_all/1, text/1, place/1, candidate/1, sites/0, spawns/1, wrappers/1, points/1]).
 
 -export_type([site/0, row/0]).
 
@@ -13,6 +13,7 @@
                   kind := call | closure | via | start,
                   module => module(), function => {atom(), arity()},
                   file => binary(), line => pos_integer(),
+                  call => mfa(),             % call: the function that is called, where there is but one on the line
                   tail => boolean(),         % via: known to be a tail call's; else that line may be the one
                   candidate => {File :: binary(), Line :: pos_integer()},
                   runs => mfa() | undefined, spawner => mfa() | undefined}.
@@ -95,12 +96,25 @@ describe_all(Sites) ->
 %% A closure that was made for one call is as good as that call's line.
 best(#{kind := call} = Site, _Frame, _What) ->
     Site;
-best(_Closure, {_, _, _, File, Line} = Frame, _What) when File =/= undefined, Line =/= undefined ->
-    frame(Frame);
+best(_Closure, {_, _, _, File, Line} = Frame, What) when File =/= undefined, Line =/= undefined ->
+    case {frame(Frame), What} of
+        {#{kind := via} = Site, {call, Runs, _}} when not is_map_key(candidate, Site) -> maps:merge(Site, named(Runs));
+        {Site, _} -> Site
+    end;
 best(#{} = Closure, _Frame, _What) ->
     Closure;
 best(none, _Frame, {call, Runs, Spawner}) ->
-    #{kind => start, runs => Runs, spawner => Spawner}.
+    maps:merge(#{kind => start, runs => Runs, spawner => Spawner}, named(Runs)).
+
+%% The only call in a function's own module that hands it on to be spawned.
+named({Module, Function, _}) ->
+    case lists:usort([Place || {Callee, {_, _} = Place} <- lineage_code:starts(Module, Function), Callee =/= dynamic,
+                               spawns(Callee)]) of
+        [Place] -> #{candidate => Place};
+        _ -> #{}
+    end;
+named(undefined) ->
+    #{}.
 
 closure({call, _, _}) ->
     none;
@@ -108,7 +122,7 @@ closure({closure, Module, Index, Uniq}) ->
     case lineage_code:closure(Module, Index, Uniq) of
         #{function := Function, call := {{_, _, _} = Callee, {File, Line}}, place := Place} ->
             case spawns(Callee) of
-                true -> #{kind => call, module => Module, function => Function, file => File, line => Line};
+                true -> #{kind => call, module => Module, function => Function, file => File, line => Line, call => Callee};
                 false -> made(Module, Function, Place)
             end;
         #{function := Function, place := Place} ->
@@ -135,7 +149,8 @@ frame({Module, Function, Arity, File, Line}) ->
             Here = [{Callee, L} || {Callee, {_, L}, _, {_, Behind}} = Call <- Calls, leaves_frame(Call),
                                    Line =:= case Api of sessions -> L; single -> Behind end],
             {Direct, Others} = lists:partition(fun({Callee, _}) -> Callee =/= dynamic andalso spawns(Callee) end, Here),
-            maps:merge(Base, judged(lists:usort([L || {_, L} <- Direct]),
+            Called = [#{call => C} || {C, _} <- Direct, length(Direct) =:= 1],
+            maps:merge(lists:foldl(fun maps:merge/2, Base, Called), judged(lists:usort([L || {_, L} <- Direct]),
                                     reach(lists:usort([Callee || {Callee, _} <- Others]), #{}, {true, []})))
     end.
 
@@ -188,19 +203,24 @@ text(#{kind := closure, function := _} = Site) ->
 text(#{kind := closure, module := Module}) ->
     join(["closure of ", lineage_describe:atom(Module)]);
 text(#{kind := via, tail := false} = Site) ->
-    join(["in ", function(Site), " (", place(Site), ")"]);
+    join(["in ", function(Site), " (", place(Site), ")", perhaps(Site)]);
 text(#{kind := via} = Site) ->
-    join(["via ", function(Site), " (", place(Site), "), tail call",
-          [[", perhaps ", File, $:, integer_to_binary(Line)] || #{candidate := {File, Line}} <- [Site]]]);
-text(#{kind := start, runs := Runs, spawner := undefined}) ->
-    join(["started as ", lineage_describe:mfa(Runs)]);
-text(#{kind := start, runs := Runs, spawner := Spawner}) ->
-    join(["started as ", lineage_describe:mfa(Runs), " by ", lineage_describe:mfa(Spawner)]).
+    join(["via ", function(Site), " (", place(Site), "), tail call", perhaps(Site)]);
+text(#{kind := start, runs := Runs, spawner := Spawner} = Site) ->
+    join(["started as ", lineage_describe:mfa(Runs), [[" by ", lineage_describe:mfa(Spawner)] || Spawner =/= undefined],
+          perhaps(Site)]).
+
+perhaps(#{candidate := _} = Site) -> [", perhaps ", candidate(Site)];
+perhaps(_Site) -> [].
 
 %% @doc `File:Line', or <<>> where there is none.
 -spec place(site()) -> binary().
 place(#{file := File, line := Line}) -> join([short(File), $:, integer_to_binary(Line)]);
 place(_Site) -> <<>>.
+
+%% @doc `File:Line' of the only call that it seems to have been.
+-spec candidate(site()) -> binary().
+candidate(#{candidate := {File, Line}}) -> join([short(File), $:, integer_to_binary(Line)]).
 
 %% Paths of builds are long: what is below the working directory is shown as such.
 short(File) ->
@@ -225,26 +245,14 @@ join(Parts) -> unicode:characters_to_binary(Parts).
 sites() ->
     case lineage_nif:sites() of
         Rows when is_list(Rows) ->
-            Own = maps:from_keys(own_modules(), own),
             Sites = [#{site => describe(Site), births => Births, live => Live, orphans => Orphans, unheard => Unheard}
                      || {Site, Births, Live, Orphans, Unheard} <- Rows, Births > 0],
-            lists:sort(fun(A, B) -> rank(A) >= rank(B) end, [Row || Row <- Sites, not is_map_key(module(Row), Own)]);
+            lists:sort(fun(A, B) -> rank(A) >= rank(B) end, Sites);
         {error, closed} ->
             lineage_error:raise({not_attached, undefined}, []);
         {error, enomem} ->
             lineage_error:raise({enomem, verdict}, [])
     end.
-
-%% Lineage's own processes are counted, and left out of reports.
-own_modules() ->
-    case application:get_key(lineage, modules) of
-        {ok, Modules} -> Modules;
-        undefined -> []
-    end.
-
-module(#{site := #{module := Module}}) -> Module;
-module(#{site := #{runs := {Module, _, _}}}) -> Module;
-module(_Row) -> undefined.
 
 rank(#{orphans := Orphans, live := Live, births := Births, unheard := Unheard, site := #{id := Id}}) ->
     {Orphans, Live, Unheard, Births, -Id}.

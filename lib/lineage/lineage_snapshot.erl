@@ -106,7 +106,17 @@ site(Site) ->
                 #{file := File, line := Line} -> #{<<"file">> => File, <<"line">> => Line};
                 _ -> #{}
             end,
-    Place#{<<"kind">> => atom_to_binary(maps:get(kind, Site)), <<"text">> => lineage_site:text(Site)}.
+    Candidate = case Site of
+                    #{candidate := {F, L}} -> #{<<"candidate">> => #{<<"file">> => F, <<"line">> => L}};
+                    _ -> #{}
+                end,
+    Call = case Site of
+               #{call := {Module, Function, Arity}} ->
+                   #{<<"call">> => [atom_to_binary(Module), atom_to_binary(Function), Arity]};
+               _ ->
+                   #{}
+           end,
+    (maps:merge(maps:merge(Place, Candidate), Call))#{<<"kind">> => atom_to_binary(maps:get(kind, Site)), <<"text">> => lineage_site:text(Site)}.
 
 sites() ->
     [(site(Site))#{<<"births">> => Births, <<"live">> => Live, <<"orphans">> => Orphans, <<"unheard">> => Unheard}

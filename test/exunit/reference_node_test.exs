@@ -18,9 +18,9 @@ defmodule Lineage.ReferenceNodeTest do
   ]
   @placeholder {{MABEAM.Legacy.Agent, :stand_in, 1}, :detached}
 
-  defp start(enabled?) do
+  defp start(enabled?, lineage \\ true) do
     env = [{:foundation, :supervision, for(phase <- @phases, do: {phase, enabled?})}]
-    cluster = Cluster.start(size: 2, apps: [:foundation, :mabeam], env: env, lineage: true)
+    cluster = Cluster.start(size: 2, apps: [:foundation, :mabeam], env: env, lineage: lineage)
     Cluster.await_view(cluster, cluster.members)
     cluster
   end
@@ -33,7 +33,7 @@ defmodule Lineage.ReferenceNodeTest do
 
   describe "with the legacy code" do
     test "each row's processes are orphans of their kind, or are named when they are dead" do
-      %{members: [node, peer]} = cluster = start(false)
+      %{members: [node, peer]} = cluster = start(false, sites: :exact)
 
       # Foundation.Application 505, 510, 891, 896; and nothing else stands loose on a node at rest.
       assert row(cluster, :monitoring).orphans == @loops
@@ -84,6 +84,14 @@ defmodule Lineage.ReferenceNodeTest do
       row(cluster, :registry)
       assert recent(cluster, node, Foundation.Legacy.ProcessRegistry) == [:terminator]
 
+      # The static audit names the same places, by file and line: each was seen live, here or on the peer, whose
+      # own part is what was spawned from here.
+      [mine, theirs] =
+        for node <- [node, peer], do: Cluster.call(cluster, node, Lineage, :reconcile, [legacy()])
+
+      assert mine.unfound ++ theirs.unfound == []
+      assert places(mine.never) -- places(for(%{finding: f} <- theirs.seen, do: f)) == []
+
       # And all of it is exchanged when the phases are switched on.
       for phase <- @phases do
         assert Cluster.call(cluster, node, Foundation.Supervision, :switch, [phase, true]) == :ok
@@ -92,6 +100,12 @@ defmodule Lineage.ReferenceNodeTest do
       assert row(cluster, :observe).orphans == []
     end
   end
+
+  defp legacy do
+    for app <- [:foundation, :mabeam], do: Path.expand("lib/#{app}/lib/#{app}/legacy")
+  end
+
+  defp places(findings), do: for(f <- findings, do: {Path.basename(f.file), f.line, f.call})
 
   # Without the loops, which stand there all the time.
   defp new(%{orphans: orphans}), do: no_leftovers(orphans -- @loops)

@@ -220,6 +220,18 @@ defmodule Lineage do
   defdelegate sites(), to: :lineage
 
   @doc """
+  The static findings in sources and beams below these paths, against the sites of this session: `:seen` live,
+  `:never` seen, and `:unfound`, live without a finding: each a gap to look at. See `mix lineage.audit`.
+
+  ## Examples
+
+      iex> Lineage.print(Lineage.reconcile(["lib"]))
+
+  """
+  @spec reconcile([Path.t()]) :: map
+  defdelegate reconcile(paths), to: :lineage
+
+  @doc """
   All about one process: who spawned it, its ancestors up to the root, and who stops it, restarts it
   and notices its death, each with the link or the child spec that the answer stands on.
 

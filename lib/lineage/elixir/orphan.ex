@@ -36,7 +36,7 @@ defmodule Lineage.Orphan do
           guardian: pid | :undefined,
           initial_call: mfa | :undefined,
           spawner: mfa | :undefined,
-          site: map | nil,
+          site: map | :undefined,
           name: atom,
           label: atom | String.t(),
           app: atom,

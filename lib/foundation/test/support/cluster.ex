@@ -35,7 +35,7 @@ defmodule Foundation.Test.Cluster do
     * `:size` - how many nodes
     * `:apps` - the applications to start, `[:foundation]` unless told
     * `:env` - `[{application, key, value}]`, set before they start
-    * `:lineage` - whether they attach Lineage before they start the applications
+    * `:lineage` - whether they attach Lineage before they start the applications: `true`, or the options of attach
   """
   @spec start(keyword) :: t
   def start(options \\ []) do
@@ -73,7 +73,7 @@ defmodule Foundation.Test.Cluster do
 
     env = [{:foundation, :members, cluster.members} | Keyword.get(cluster.options, :env, [])]
     apps = Keyword.get(cluster.options, :apps, [:foundation])
-    :ok = call(cluster, node, Peer, :start, [apps, env, cluster.options[:lineage] == true])
+    :ok = call(cluster, node, Peer, :start, [apps, env, cluster.options[:lineage] || false])
   end
 
   @doc false

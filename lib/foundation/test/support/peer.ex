@@ -6,11 +6,12 @@ defmodule Foundation.Test.Peer do
   alias Foundation.{Events, Telemetry}
 
   @doc """
-  Starts `apps`, with `env` set and Lineage attached before if it shall be; without logging.
+  Starts `apps`, with `env` set and Lineage attached before if it shall be (`true`, or the options of
+  attach); without logging.
   """
-  @spec start([atom], [{atom, atom, term}], boolean) :: :ok
-  def start(apps, env, lineage?) do
-    if lineage?, do: {:ok, _info} = Lineage.attach()
+  @spec start([atom], [{atom, atom, term}], boolean | keyword) :: :ok
+  def start(apps, env, lineage) do
+    if lineage, do: {:ok, _info} = Lineage.attach(if lineage == true, do: [], else: lineage)
 
     for {app, key, value} <- [{:logger, :level, :none} | env] do
       Application.load(app)
