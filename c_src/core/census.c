@@ -316,12 +316,10 @@ static uint32_t site_of(struct lin_census *census, const struct lin_birth *birth
 }
 
 void lin_census_birth(struct lin_census *census, struct lin_thread *self, void *env,
-                      const struct lin_birth *given) {
-    struct lin_birth sited = *given;
-    const struct lin_birth *birth = &sited;
+                      struct lin_birth *birth) {
     if (census->sites != NULL) {
-        sited.site = site_of(census, given);
-        lin_site_count(self, sited.site, true);
+        birth->site = site_of(census, birth);
+        lin_site_count(self, birth->site, true);
     }
     COUNT(self->counts.births);
     _Atomic uint32_t *entry = &census->index[lin_census_slot(census, birth->pid)];

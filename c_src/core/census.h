@@ -171,9 +171,12 @@ struct lin_birth {
     uint32_t site;  /* of a closure; 0: found by the initial call */
 };
 
-/* A new process, in its creator's thread. Counted as lost when there is no room for a record. */
+/*
+ * A new process, in its creator's thread; completes the birth's site. Counted as lost when there is
+ * no room for a record.
+ */
 void lin_census_birth(struct lin_census *census, struct lin_thread *self, void *env,
-                      const struct lin_birth *birth);
+                      struct lin_birth *birth);
 
 enum lin_seed { LIN_SEED_OK, LIN_SEED_KNOWN, LIN_SEED_DEAD, LIN_SEED_LOST };
 /* A process that was there before attach. `guardian` 0: no link. */

@@ -73,8 +73,9 @@ static uint64_t mix(uint64_t h, uint64_t value) {
 }
 
 static uint32_t hash(const struct lin_site *site) {
-    uint64_t h = mix(site->closure, (uint64_t)site->index << 32 | site->uniq);
-    h = mix(h, (uint64_t)site->initial_call << 32 | site->spawner);
+    uint64_t h = site->closure;
+    if (h == 0)
+        h = mix(h, (uint64_t)site->initial_call << 32 | site->spawner);
     if (site->frame.module != 0) {
         h = mix(mix(h, site->frame.module), site->frame.function);
         h = mix(h, (uint64_t)site->frame.line << 32 | site->frame.arity << 16 | site->frame.file);
@@ -83,8 +84,8 @@ static uint32_t hash(const struct lin_site *site) {
 }
 
 static bool same(const struct lin_site *a, const struct lin_site *b) {
-    return a->closure == b->closure && a->index == b->index && a->uniq == b->uniq &&
-           a->initial_call == b->initial_call && a->spawner == b->spawner &&
+    return a->closure == b->closure &&
+           (a->closure != 0 || (a->initial_call == b->initial_call && a->spawner == b->spawner)) &&
            a->frame.module == b->frame.module && a->frame.function == b->frame.function &&
            a->frame.arity == b->frame.arity && a->frame.line == b->frame.line &&
            a->frame.file == b->frame.file;

@@ -39,12 +39,12 @@ struct lin_frame {
 };
 
 struct lin_site {
-    uint64_t closure; /* a hash of its module's name; 0: no closure */
-    uint32_t index, uniq;
-    uint32_t initial_call; /* mfa.h; of a closure 0 */
+    uint64_t closure;      /* a hash of how it is printed; 0: none */
+    uint32_t initial_call; /* mfa.h; 0 of a closure, when a site is looked for */
     uint32_t spawner;      /* mfa.h; 0 when the frame or the closure says more */
     struct lin_frame frame;
-    /* No part of what makes sites equal; written before the site is published. */
+    /* The rest, and the initial call of a closure, are no part of what makes sites equal. */
+    uint32_t index, uniq;
     uint64_t closure_module;
 };
 

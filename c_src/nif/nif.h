@@ -178,7 +178,8 @@ struct lin_start {
 /* {M, F, Args | Arity}; false for anything else. */
 bool lin_mfa_read(ErlNifEnv *env, ERL_NIF_TERM term, struct lin_call *mfa, ERL_NIF_TERM *args);
 bool lin_nth(ErlNifEnv *env, ERL_NIF_TERM list, unsigned n, ERL_NIF_TERM *out);
-struct lin_start lin_start_read(ErlNifEnv *env, ERL_NIF_TERM term);
+/* Without `work` only the call is sure to be read. */
+void lin_start_read(ErlNifEnv *env, ERL_NIF_TERM term, bool work, struct lin_start *start);
 
 /* site.c: the id of the site of a start, as far as it does not depend on the parent; 0: none. */
 uint32_t lin_start_site(ErlNifEnv *env, struct lin_census *census, const struct lin_start *start);

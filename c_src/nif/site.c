@@ -41,7 +41,6 @@ static void read_external(ErlNifEnv *env, struct lin_census *census, const char 
     size_t end = len;
     uint32_t arity;
     const char *colon = memchr(text, ':', len);
-    site->index = site->uniq = NO_INDEX;
     if (colon == NULL || !digits_before(text, &end, &arity) || text[end] != '/' ||
         end <= (size_t)(colon - text))
         return;
@@ -50,10 +49,17 @@ static void read_external(ErlNifEnv *env, struct lin_census *census, const char 
     site->initial_call = lin_mfa_intern(census->mfas, module, function, arity);
 }
 
-/*
- * The key of a closure is taken from its text alone, so that a known one costs no atom; the rest is
- * read when it is new.
- */
+/* "Module.Index.Uniq" */
+static bool read_closure(ErlNifEnv *env, const char *text, size_t len, struct lin_site *site) {
+    size_t end = len;
+    if (!digits_before(text, &end, &site->uniq) || text[end] != '.' ||
+        !digits_before(text, &end, &site->index) || text[end] != '.' || end == 0)
+        return false;
+    site->closure_module = atom_of(env, text, end);
+    return true;
+}
+
+/* The key of a closure is its text's hash alone; the rest is read when it is new. */
 static uint32_t closure_site(ErlNifEnv *env, struct lin_census *census, ERL_NIF_TERM fun) {
     char text[FUN_TEXT];
     struct lin_site site = {.closure = 0};
@@ -61,21 +67,15 @@ static uint32_t closure_site(ErlNifEnv *env, struct lin_census *census, ERL_NIF_
     if (printed <= 5 || printed >= (int)sizeof text)
         return 0;
     size_t len = (size_t)printed;
-    if (memcmp(text, "#Fun<", 5) != 0 || text[len - 1] != '>') {
-        site.closure = lin_hash_bytes(text, len);
-        if (memcmp(text, "fun ", 4) == 0)
-            read_external(env, census, text + 4, len - 4, &site);
-        return lin_site_intern(census->sites, &site);
-    }
-    size_t end = len - 1;
-    if (!digits_before(text, &end, &site.uniq) || text[end] != '.' ||
-        !digits_before(text, &end, &site.index) || text[end] != '.' || end <= 5)
-        return 0;
-    site.closure = lin_hash_bytes(text + 5, end - 5);
+    site.closure = lin_hash_bytes(text, len);
     uint32_t id = lin_site_find(census->sites, &site);
     if (id != 0)
         return id;
-    site.closure_module = atom_of(env, text + 5, end - 5);
+    site.index = site.uniq = NO_INDEX;
+    if (memcmp(text, "fun ", 4) == 0)
+        read_external(env, census, text + 4, len - 4, &site);
+    else if (memcmp(text, "#Fun<", 5) != 0 || !read_closure(env, text + 5, len - 6, &site))
+        return 0;
     return lin_site_intern(census->sites, &site);
 }
 

@@ -83,26 +83,29 @@ static void through_proc_lib(ErlNifEnv *env, ERL_NIF_TERM *args, struct lin_star
         !enif_get_list_length(env, inner, &arity))
         return;
     start->call = (struct lin_call){.module = module, .function = function, .arity = arity};
-    start->work = start->call;
+    if (module == am_erlang && function == am_apply && arity == 2 && lin_nth(env, inner, 0, &fun) &&
+        enif_is_fun(env, fun))
+        start->fun = fun;
     *args = inner;
 }
 
-struct lin_start lin_start_read(ErlNifEnv *env, ERL_NIF_TERM term) {
-    struct lin_start start = {.call = {.module = am_undefined, .function = am_undefined}};
+void lin_start_read(ErlNifEnv *env, ERL_NIF_TERM term, bool work, struct lin_start *start) {
     struct lin_call inner;
-    ERL_NIF_TERM args, first, fun;
-    if (!lin_mfa_read(env, term, &start.call, &args))
-        return start;
-    if (start.call.module == am_erts_internal &&
-        (start.call.function == am_spawn_init || start.call.function == am_dist_spawn_init) &&
-        lin_nth(env, args, 0, &first) && lin_mfa_read(env, first, &inner, &args))
-        start.call = inner;
-    through_proc_lib(env, &args, &start);
-    start.work = start.call;
-    through_gen(env, args, &start);
-    through_task(env, args, &start);
-    if (start.call.module == am_erlang && start.call.function == am_apply &&
-        start.call.arity == 2 && lin_nth(env, args, 0, &fun) && enif_is_fun(env, fun))
-        start.fun = fun;
-    return start;
+    ERL_NIF_TERM args, first;
+    start->call = (struct lin_call){.module = am_undefined, .function = am_undefined};
+    start->fun = 0;
+    if (lin_mfa_read(env, term, &start->call, &args)) {
+        if (start->call.module == am_erts_internal &&
+            (start->call.function == am_spawn_init || start->call.function == am_dist_spawn_init) &&
+            lin_nth(env, args, 0, &first) && lin_mfa_read(env, first, &inner, &args))
+            start->call = inner;
+        if (work && start->call.module == am_erlang && start->call.function == am_apply &&
+            start->call.arity == 2 && lin_nth(env, args, 0, &first) && enif_is_fun(env, first))
+            start->fun = first;
+        through_proc_lib(env, &args, start);
+    }
+    start->work = start->call;
+    through_gen(env, args, start);
+    if (work)
+        through_task(env, args, start);
 }

@@ -64,7 +64,8 @@ static void on_spawned(ErlNifEnv *env, struct lin_census *census, struct lin_thr
                        uint64_t pid, ERL_NIF_TERM parent, ERL_NIF_TERM opts) {
     ERL_NIF_TERM extra = am_undefined;
     enif_get_map_value(env, opts, am_extra, &extra);
-    struct lin_start start = lin_start_read(env, extra);
+    struct lin_start start;
+    lin_start_read(env, extra, census->sites != NULL, &start);
     struct lin_birth birth = {
         .pid = pid,
         .initial_call =

@@ -73,14 +73,12 @@ branch(#{unicode := true}) -> <<"└ "/utf8>>;
 branch(_) -> <<"+ ">>.
 
 %% Where, else by whom.
+by(#{site := #{candidate := _} = Site}) ->
+    text([lineage_site:candidate(Site), $?]);
 by(#{site := #{kind := Kind} = Site}) when Kind =/= start ->
     lineage_site:text(Site);
-by(#{parent := Parent, spawner := Spawner} = Row) ->
-    Perhaps = case Row of
-                  #{site := #{candidate := _} = Site} -> [lineage_site:candidate(Site), <<"? ">>];
-                  _ -> []
-              end,
-    text([Perhaps, <<"by ">>, lineage_describe:pid(Parent) | [[$\s, lineage_describe:mfa(Spawner)] || Spawner =/= undefined]]).
+by(#{parent := Parent, spawner := Spawner}) ->
+    text([<<"by ">>, lineage_describe:pid(Parent) | [[$\s, lineage_describe:mfa(Spawner)] || Spawner =/= undefined]]).
 
 otherwise(Bases) ->
     text(lists:join(<<"; ">>, [basis(B) || B <- Bases])).
@@ -157,13 +155,21 @@ why(#{pid := Pid, verdict := Verdict} = W, O) ->
                             ++ [<<"traps exits">> || maps:get(traps_exits, W) =:= true])),
     [Title]
         ++ fact(<<"about">>, [About], O)
-        ++ fact(<<"spawned at">>, [lineage_site:text(S) || #{site := S} <- [W], S =/= undefined], O)
+        ++ fact(<<"spawned at">>, spawned_at(W), O)
         ++ fact(<<"spawned by">>, [relative(S) || #{spawner := S} <- [W], S =/= undefined], O)
         ++ fact(<<"ancestors">>, chain(maps:get(ancestors, W)), O)
         ++ fact(<<"stopped by">>, several(maps:get(stopped_by, W), fun stopper/1), O)
         ++ fact(<<"restarted by">>, [restarter(maps:get(restarted_by, W))], O)
         ++ fact(<<"noticed by">>, noticed(W), O)
         ++ [L || [_ | _] = Survives <- [maps:get(survives, W)], L <- fact(<<"may survive">>, Survives, O)].
+
+%% What it was started as is told already, and by whom is below.
+spawned_at(#{site := #{kind := start} = Site}) ->
+    [text([<<"perhaps ">>, lineage_site:candidate(Site)]) || is_map_key(candidate, Site)];
+spawned_at(#{site := #{} = Site}) ->
+    [lineage_site:text(Site)];
+spawned_at(_Why) ->
+    [].
 
 shade(supervised) -> green;
 shade(V) when V =:= root; V =:= runtime; V =:= host -> blue;
@@ -365,9 +371,10 @@ cut(Text, Width, O) ->
             end
     end.
 
-%% Of a call the end says most: the function, after a module whose first names many have in common.
+%% Of a call the end says most: the function, after a module whose first names many have in common; of a place the
+%% file's name and the line.
 shorter(Text, Room, Dots) ->
-    case re:run(Text, "^[^ ]*/[0-9]+$", [{capture, none}]) of
+    case re:run(Text, "^[^ ]*(/[0-9]+|:[0-9]+\\??)$", [{capture, none}]) of
         match -> <<Dots/binary, (string:slice(Text, string:length(Text) - Room))/binary>>;
         nomatch -> <<(string:slice(Text, 0, Room))/binary, Dots/binary>>
     end.

@@ -108,8 +108,8 @@ best(none, _Frame, {call, Runs, Spawner}) ->
 
 %% The only call in a function's own module that hands it on to be spawned.
 named({Module, Function, _}) ->
-    case lists:usort([Place || {Callee, {_, _} = Place} <- lineage_code:starts(Module, Function), Callee =/= dynamic,
-                               spawns(Callee)]) of
+    case lists:usort([Place || not is_through(Module), {Callee, {_, _} = Place} <- lineage_code:starts(Module, Function),
+                               Callee =/= dynamic, spawns(Callee)]) of
         [Place] -> #{candidate => Place};
         _ -> #{}
     end;
@@ -182,13 +182,15 @@ reach([{Module, Function, Arity} = Callee | Rest], Seen, {All, Found}) ->
         unknown ->
             reach(Rest, Seen#{Callee => true}, {false, Found});
         Calls ->
-            Through = lists:member(Module, ?SPAWNERS ++ ?THROUGH),
+            Through = is_through(Module),
             Ends = [{C, Place} || {C, Place, Tail, _} <- Calls, Tail =:= tail orelse Through],
             {Spawns, On} = lists:partition(fun({C, _}) -> C =/= dynamic andalso spawns(C) end, Ends),
             Sites = [Place || {_, Place} <- Spawns, not Through],
             Known = All andalso not (Through andalso Spawns =/= []) andalso not lists:member(undefined, Sites),
             reach([C || {C, _} <- On] ++ Rest, Seen#{Callee => true}, {Known, lists:usort(Sites ++ Found)})
     end.
+
+is_through(Module) -> lists:member(Module, ?SPAWNERS ++ ?THROUGH).
 
 %% @doc A site in words: the place alone where it is sure.
 -spec text(site() | undefined) -> binary().

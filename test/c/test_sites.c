@@ -28,30 +28,28 @@ Test(sites, same_site_same_id) {
     uint32_t id = lin_site_intern(sites, &site);
     cr_assert_eq(id, 1);
     site.closure_module = 78;
-    cr_assert_eq(lin_site_intern(sites, &site), id, "the module's atom is no part of the key");
+    cr_assert_eq(lin_site_intern(sites, &site), id, "what it stands for is no part of the key");
     cr_assert_eq(lin_site_at(sites, id)->closure_module, 77);
     cr_assert_eq(lin_sites_used(sites), 1);
 }
 
 Test(sites, each_part_makes_another_site) {
     struct lin_site base = {.closure = 5, .index = 1, .uniq = 2, .frame = frame_at(9)};
-    struct lin_site all[12];
-    for (size_t i = 0; i < 12; i++)
+    struct lin_site all[10];
+    for (size_t i = 0; i < 10; i++)
         all[i] = base;
     all[1].closure++;
-    all[2].index++;
-    all[3].uniq++;
-    all[4].initial_call++;
-    all[5].spawner++;
-    all[6].frame.module++;
-    all[7].frame.function++;
-    all[8].frame.arity++;
-    all[9].frame.line++;
-    all[10].frame.file++;
-    all[11].frame = (struct lin_frame){.module = 0};
-    for (uint32_t i = 0; i < 12; i++)
+    all[2].closure = 0;
+    all[3] = (struct lin_site){.initial_call = 1};
+    all[4] = (struct lin_site){.initial_call = 1, .spawner = 1};
+    all[5].frame.module++;
+    all[6].frame.function++;
+    all[7].frame.arity++;
+    all[8].frame.line++;
+    all[9].frame.file++;
+    for (uint32_t i = 0; i < 10; i++)
         cr_assert_eq(lin_site_intern(sites, &all[i]), i + 1);
-    for (uint32_t i = 0; i < 12; i++)
+    for (uint32_t i = 0; i < 10; i++)
         cr_assert_eq(lin_site_find(sites, &all[i]), i + 1);
 }
 

@@ -56,6 +56,8 @@ defmodule Demo do
       [loop | _] = for o <- Lineage.orphans(), o.kind == :abandoned, do: o.pid
       show("One of them, line 896: Lineage.why(pid)", Lineage.why(loop))
 
+      show("The static audit beside it: Lineage.reconcile([...])", Lineage.reconcile(~w[lib/foundation/lib lib/mabeam/lib]))
+
       dead = for r <- Lineage.recent(50), legacy?(r), do: r
       show("What ended at once, without a link: Lineage.recent(50), of it the audited code", dead)
 
@@ -77,7 +79,7 @@ defmodule Demo do
 
   # The peer has this file, too.
   def boot(members, enabled?) do
-    {:ok, info} = Lineage.attach(monitors: :exact)
+    {:ok, info} = Lineage.attach(monitors: :exact, sites: :exact)
     Application.load(:foundation)
     Application.put_env(:foundation, :members, members)
 
