@@ -3,6 +3,8 @@
 
 -export([format/3]).
 
+-import(lineage_text, [line/2, count/2, text/1]).
+
 -export_type([format/0, options/0]).
 
 -type format() :: table | compact | json.
@@ -87,8 +89,9 @@ groups([#{file := File} | _] = Findings) ->
 
 row(#{line := Line, severity := Severity, call := Call} = F, Width) ->
     {_, Colour, _} = lists:keyfind(Severity, 1, ?SEVERITIES),
-    [{plain, string:pad(integer_to_binary(Line), 7, leading)}, {plain, <<"  ">>},
-     {Colour, string:pad(atom_to_binary(Severity), 10)}, {plain, string:pad(Call, Width + 2)}, {dim, place(F)}].
+    [{plain, text(string:pad(integer_to_binary(Line), 7, leading))}, {plain, <<"  ">>},
+     {Colour, lineage_text:pad(atom_to_binary(Severity), 10)},
+     {plain, lineage_text:pad(Call, Width + 2)}, {dim, place(F)}].
 
 legend(Findings) ->
     [[{Colour, atom_to_binary(S)}, {dim, <<": ", Meaning/binary>>}]
@@ -114,48 +117,10 @@ summary(#{findings := Findings, ignored := Ignored, files := Read, lines := Line
             [[<<"; ">>, integer_to_binary(Ignored), <<" ignored">>] || Ignored > 0],
             [[<<"; ">>, integer_to_binary(length(Unreadable)), <<" unreadable">>] || Unreadable =/= []]])}].
 
-count(1, Word) -> [<<"1 ">>, Word];
-count(N, Word) -> [integer_to_binary(N), $\s, Word, $s].
-
 fold(Text, Indent, #{columns := Columns}) ->
     Width = case Columns of
                 infinity -> ?WRAP;
                 _ -> max(40, Columns)
             end,
     Pad = binary:copy(<<" ">>, Indent),
-    [<<Pad/binary, L/binary>> || L <- words(string:split(Text, " ", all), Width - Indent, <<>>)].
-
-words([], _Width, Line) -> [Line];
-words([Word | Rest], Width, <<>>) -> words(Rest, Width, Word);
-words([Word | Rest], Width, Line) ->
-    case string:length(Line) + 1 + string:length(Word) =< Width of
-        true -> words(Rest, Width, <<Line/binary, " ", Word/binary>>);
-        false -> [Line | words(Rest, Width, Word)]
-    end.
-
-line(Parts, #{columns := Columns, colour := Colour}) -> line(Parts, Columns, Colour).
-
-line([], _Left, _Colour) -> [];
-line([{Style, Part} | Rest], Left, Colour) ->
-    Text = text(Part),
-    Length = string:length(Text),
-    case Left of
-        infinity -> [paint(Style, Text, Colour) | line(Rest, Left, Colour)];
-        _ when Length =< Left -> [paint(Style, Text, Colour) | line(Rest, Left - Length, Colour)];
-        _ when Left > 2 -> [paint(Style, <<(string:slice(Text, 0, Left - 2))/binary, "..">>, Colour)];
-        _ -> []
-    end.
-
-paint(_Style, <<>>, _Colour) -> <<>>;
-paint(plain, Text, _Colour) -> Text;
-paint(_Style, Text, false) -> Text;
-paint(Style, Text, true) -> [<<"\e[">>, code(Style), $m, Text, <<"\e[0m">>].
-
-code(bold) -> <<"1">>;
-code(dim) -> <<"2">>;
-code(red) -> <<"31">>;
-code(green) -> <<"32">>;
-code(yellow) -> <<"33">>;
-code(cyan) -> <<"36">>.
-
-text(Chars) -> unicode:characters_to_binary(Chars).
+    [<<Pad/binary, L/binary>> || L <- lineage_text:fold(Text, Width - Indent)].

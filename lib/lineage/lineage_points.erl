@@ -10,7 +10,7 @@
 
 -export_type([points/0]).
 
--opaque points() :: none | #{api := single | sessions, state := integer(), handle := term(),
+-type points() :: none | #{api := single | sessions, state := integer(), handle := term(),
                              matches := #{mfa() => [term()]}}.
 
 -define(TRACER, lineage_nif).

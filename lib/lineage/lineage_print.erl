@@ -6,6 +6,8 @@
 
 -export([print/1, format/2]).
 
+-import(lineage_text, [table/4, wrap/3, fold/2, line/2, pad/2, count/2, text/1]).
+
 -type options() :: #{columns => pos_integer(), colour => boolean(), unicode => boolean()}.
 
 -define(COLUMNS, 100).      % where there is no terminal to ask
@@ -334,109 +336,6 @@ diff(#{counters := Counters, elapsed_ms := Elapsed} = Diff, O) ->
 signed(N) when N > 0 -> <<"+", (integer_to_binary(N))/binary>>;
 signed(N) -> integer_to_binary(N).
 
-%% Tables
-
-%% Columns are as wide as they need; where that is too much, the widest give way first.
-table(Head, Rows, Styles, #{columns := Columns} = O) ->
-    Natural = [lists:max([string:length(C) || C <- Column]) || Column <- transpose([Head | Rows])],
-    Widths = shrink(Natural, Columns - 2 * (length(Head) - 1)),
-    [[{bold, T} || T <- cells(Head, Widths, O)] | [lists:zip(Styles, cells(Row, Widths, O)) || Row <- Rows]].
-
-transpose([[] | _]) -> [];
-transpose(Rows) -> [[hd(R) || R <- Rows] | transpose([tl(R) || R <- Rows])].
-
-shrink(Widths, Room) ->
-    Widest = lists:max(Widths),
-    case lists:sum(Widths) =< Room orelse Widest =< 6 of
-        true -> Widths;
-        false -> shrink(narrow(Widths, Widest), Room)
-    end.
-
-%% The last of the widest.
-narrow(Widths, Widest) ->
-    {Before, [_ | After]} = lists:splitwith(fun(W) -> W =/= Widest end, lists:reverse(Widths)),
-    lists:reverse(Before ++ [Widest - 1 | After]).
-
-cells([Text], [Width], O) -> [cut(Text, Width, O)];
-cells([Text | Rest], [Width | Widths], O) -> [pad(cut(Text, Width, O), Width + 2) | cells(Rest, Widths, O)].
-
-cut(Text, Width, O) ->
-    case string:length(Text) =< Width of
-        true -> Text;
-        false ->
-            Dots = ellipsis(O),
-            case Width - string:length(Dots) of
-                Room when Room > 0 -> shorter(Text, Room, Dots);
-                _ -> string:slice(Text, 0, max(0, Width))
-            end
-    end.
-
-%% Of a call the end says most: the function, after a module whose first names many have in common; of a place the
-%% file's name and the line.
-shorter(Text, Room, Dots) ->
-    case re:run(Text, "^[^ ]*(/[0-9]+|:[0-9]+\\??)$", [{capture, none}]) of
-        match -> <<Dots/binary, (string:slice(Text, string:length(Text) - Room))/binary>>;
-        nomatch -> <<(string:slice(Text, 0, Room))/binary, Dots/binary>>
-    end.
-
-ellipsis(#{unicode := true}) -> <<"…"/utf8>>;
-ellipsis(_) -> <<"..">>.
-
-pad(Text, Width) ->
-    text([Text, lists:duplicate(max(0, Width - string:length(Text)), $\s)]).
-
-wrap([{Style, Text}], Indent, #{columns := Columns}) ->
-    Pad = binary:copy(<<" ">>, Indent),
-    [[{Style, <<Pad/binary, L/binary>>}] || L <- fold(Text, Columns - Indent)].
-
-%% Between words; a word that is too long stands alone and is cut at the edge.
-fold(Text, Width) ->
-    fold(string:split(Text, " ", all), Width, <<>>).
-
-fold([], _Width, Line) ->
-    [Line];
-fold([Word | Rest], Width, <<>>) ->
-    fold(Rest, Width, Word);
-fold([Word | Rest], Width, Line) ->
-    case string:length(Line) + 1 + string:length(Word) =< Width of
-        true -> fold(Rest, Width, <<Line/binary, " ", Word/binary>>);
-        false -> [Line | fold(Rest, Width, Word)]
-    end.
-
-%% No blanks at the end of a line.
-line(Parts, #{columns := Columns} = O) ->
-    line(trim(lists:reverse(Parts)), Columns, O).
-
-trim([]) ->
-    [];
-trim([{Style, Text} | Before]) ->
-    case string:trim(Text, trailing) of
-        <<>> -> trim(Before);
-        Trimmed -> lists:reverse(Before, [{Style, Trimmed}])
-    end.
-
-line([], _Left, _O) ->
-    [];
-line([{Style, Text} | Rest], Left, #{colour := Colour} = O) ->
-    Length = string:length(Text),
-    case Length =< Left of
-        true -> [paint(Style, Text, Colour) | line(Rest, Left - Length, O)];
-        false -> [paint(Style, cut(Text, Left, O), Colour)]
-    end.
-
-paint(_Style, <<>>, _Colour) -> <<>>;
-paint(plain, Text, _Colour) -> Text;
-paint(_Style, Text, false) -> Text;
-paint(Style, Text, true) -> [<<"\e[">>, code(Style), $m, Text, <<"\e[0m">>].
-
-code(bold) -> <<"1">>;
-code(dim) -> <<"2">>;
-code(red) -> <<"31">>;
-code(green) -> <<"32">>;
-code(yellow) -> <<"33">>;
-code(blue) -> <<"34">>;
-code(cyan) -> <<"36">>.
-
 %% Words
 
 duration(Ms) when Ms < 1000 -> <<(integer_to_binary(Ms))/binary, " ms">>;
@@ -445,14 +344,7 @@ duration(Ms) when Ms < 3600000 -> text(io_lib:format("~b min ~b s", [Ms div 6000
 duration(Ms) when Ms < 86400000 -> text(io_lib:format("~b h ~b min", [Ms div 3600000, Ms rem 3600000 div 60000]));
 duration(Ms) -> text(io_lib:format("~b d ~b h", [Ms div 86400000, Ms rem 86400000 div 3600000])).
 
-count(1, Word) -> [<<"1 ">>, Word];
-count(N, <<"child">>) -> [integer_to_binary(N), <<" children">>];
-count(N, <<"live process">>) -> [integer_to_binary(N), <<" live processes">>];
-count(N, Word) -> [integer_to_binary(N), $\s, Word, $s].
-
 atom(undefined) -> <<"-">>;
 atom(Atom) -> atom_to_binary(Atom).
 
 term(Term) -> text(io_lib:format("~0tP", [Term, 20])).
-
-text(Chars) -> unicode:characters_to_binary(Chars).
