@@ -6,7 +6,8 @@ defmodule Foundation.Coordination.Feed do
   lost with mnesia's memory, if it is `whole?/0`: this server has followed from the beginning, and
   a transaction is copied as soon as mnesia has carried it out, which it reports when it has told
   this server of all that was written. And where the server was restarted, or mnesia loaded a
-  table anew, the copy shows what has changed meanwhile.
+  table anew, the copy shows what has changed meanwhile. A transaction that was under way when
+  this server subscribed may be reported to nobody: so it compares once more a little later.
 
   Watchers of the topic `{:ledger, tag}` get `{:foundation_ledger, key, :written | :deleted}` for
   each key `{tag, term}`; watchers of `:rows` get `{:foundation_row, row}` for each that is
@@ -21,6 +22,7 @@ defmodule Foundation.Coordination.Feed do
   @table __MODULE__
   @keeper Foundation.Coordination.TableKeeper
   @waiting 1_000
+  @compare_ms 1_000
 
   @spec start_link(keyword) :: GenServer.on_start()
   def start_link(_options), do: GenServer.start_link(__MODULE__, [], name: __MODULE__)
@@ -88,13 +90,13 @@ defmodule Foundation.Coordination.Feed do
   def tell(node, rows, deleted), do: GenServer.cast({__MODULE__, node}, {:told, rows, deleted})
 
   # `changes` are those of transactions that mnesia has not carried out yet; `waiting` ask for a
-  # mark that is not there yet.
+  # mark that is not there yet; `compare` is the timer of the next comparison.
   @impl true
   def init([]) do
     # mnesia links its subscribers, and is stopped and started.
     Process.flag(:trap_exit, true)
     :ok = TableKeeper.claim(@keeper, @table)
-    {:ok, follow(%{changes: %{}, waiting: []})}
+    {:ok, follow(%{changes: %{}, waiting: [], compare: nil})}
   end
 
   # What has been carried out has been copied when this call's turn comes; what has not, never
@@ -135,6 +137,11 @@ defmodule Foundation.Coordination.Feed do
     {:noreply, answer(%{state | changes: rest})}
   end
 
+  def handle_info(:compare, state) do
+    if not apart?(), do: compare()
+    {:noreply, answer(%{state | compare: nil})}
+  end
+
   def handle_info({:EXIT, _mnesia, _reason}, state), do: {:noreply, state}
 
   def handle_info({:table_heir, keeper}, state) do
@@ -173,6 +180,10 @@ defmodule Foundation.Coordination.Feed do
       Head.includes?(head, {next.epoch, Head.mark(next)}) ->
         :ok
 
+      # Nobody else could have written it: it was not reported.
+      next.nodes == [node()] ->
+        compare()
+
       true ->
         :ets.insert(@table, {:apart, Process.whereis(:mnesia_sup)})
         Watchers.publish(:head, :foundation_head)
@@ -206,21 +217,24 @@ defmodule Foundation.Coordination.Feed do
 
     if not apart?() do
       :ets.delete(@table, :apart)
-      Enum.each(Store.tables(), &follow_table/1)
+
+      for table <- Store.tables(), Store.active(table) != [] do
+        :mnesia.subscribe({:table, table, :simple})
+      end
+
+      compare()
       if Store.active(Store.agreed()) != [], do: :ets.insert(@table, {:follower, self()})
     end
 
-    answer(state)
+    answer(%{state | compare: state.compare || Process.send_after(self(), :compare, @compare_ms)})
   end
 
   # Subscribed first, compared then: what changes in between is seen twice, which harms nobody.
-  defp follow_table(table) do
-    if Store.active(table) != [] do
-      :mnesia.subscribe({:table, table, :simple})
+  defp compare do
+    for table <- Store.tables(), Store.active(table) != [] do
       rows = Store.rows(table)
       keys = MapSet.new(rows, &elem(&1, 1))
       Enum.each(rows, &written/1)
-
       for row <- copy(table), key = elem(row, 1), key not in keys, do: deleted(table, key)
     end
   end

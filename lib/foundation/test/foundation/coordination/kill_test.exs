@@ -105,6 +105,37 @@ defmodule Foundation.Coordination.KillTest do
     end
   end
 
+  # As one that is under way when the feed subscribes may be.
+  test "a transaction that mnesia does not report is noticed at the next one" do
+    table = {:table, Store.agreed(), :simple}
+    tag = make_ref()
+    :ok = Ledger.subscribe(tag)
+    in_feed(fn -> :mnesia.unsubscribe(table) end)
+    {:ok, :ok} = Ledger.transaction(fn -> Ledger.write({tag, 1}, :unreported) end, 5_000)
+    in_feed(fn -> :mnesia.subscribe(table) end)
+    {:ok, :ok} = Ledger.transaction(fn -> Ledger.write({tag, 2}, :reported) end, 5_000)
+    for n <- 1..2, do: assert_receive({:foundation_ledger, {^tag, ^n}, :written}, 5_000)
+    refute Coordination.Feed.apart?()
+  end
+
+  test "one that nobody follows up is noticed a little later" do
+    tag = make_ref()
+    :ok = Ledger.subscribe(tag)
+    in_feed(fn -> :mnesia.unsubscribe({:table, Store.agreed(), :simple}) end)
+    :ok = Coordination.Feed.attach()
+    in_feed(fn -> :mnesia.unsubscribe({:table, Store.agreed(), :simple}) end)
+    {:ok, :ok} = Ledger.transaction(fn -> Ledger.write({tag, 1}, :unreported) end, 5_000)
+    assert_receive {:foundation_ledger, {^tag, 1}, :written}, 5_000
+    :ok = Coordination.Feed.attach()
+  end
+
+  defp in_feed(fun) do
+    :sys.replace_state(Coordination.Feed, fn state ->
+      {:ok, _node} = fun.()
+      state
+    end)
+  end
+
   defp written(tag, write) do
     {:ok, :ok} = Ledger.transaction(write, 5_000)
     assert_receive {:foundation_ledger, {^tag, :owned}, :written}, 5_000
