@@ -91,7 +91,7 @@ static void through_proc_lib(ErlNifEnv *env, ERL_NIF_TERM *args, struct lin_star
 
 void lin_start_read(ErlNifEnv *env, ERL_NIF_TERM term, bool work, struct lin_start *start) {
     struct lin_call inner;
-    ERL_NIF_TERM args, first;
+    ERL_NIF_TERM args = am_undefined, first;
     start->call = (struct lin_call){.module = am_undefined, .function = am_undefined};
     start->fun = 0;
     if (lin_mfa_read(env, term, &start->call, &args)) {

@@ -66,7 +66,10 @@ static uint32_t call_of(uint64_t pid) { return (uint32_t)(fake_number(pid) % 160
 static void is_of_one_piece(const struct lin_entry *entry) {
     CHECK(entry->parent == parent_of(entry->pid));
     CHECK(entry->initial_call == call_of(entry->pid));
-    CHECK(entry->site == entry->initial_call);
+    const struct lin_census *census = atomic_load(&lin_gate.current);
+    const struct lin_site *site = census == NULL ? NULL : lin_site_at(census->sites, entry->site);
+    CHECK(site == NULL || site->initial_call == entry->initial_call);
+    CHECK(site == NULL || site->frame.line == 0 || site->frame.module == 7);
     CHECK(entry->birth != 0);
 }
 
@@ -101,6 +104,9 @@ static void start_one(struct worker *w, struct lin_census *census, struct lin_th
     if (census != NULL && dice(w) % 16 != 0) {
         struct lin_birth birth = {
             .pid = pid, .parent = parent_of(pid), .initial_call = call_of(pid)};
+        struct lin_frame frame = {.module = 7, .line = 1 + w->id};
+        if (dice(w) % 4 == 0)
+            lin_pending_put(census->sites, NULL, birth.parent, &frame, 1);
         lin_census_birth(census, self, NULL, &birth);
         if (dice(w) % 2 == 0)
             lin_census_link(census, pid, birth.parent);
@@ -234,6 +240,9 @@ static void maintain(struct lin_census *census, struct worker *w) {
         CHECK(dead[i].death >= dead[i].birth);
         CHECK(i == 0 || dead[i - 1].death >= dead[i].death);
     }
+    uint64_t at_sites, unheard;
+    for (uint32_t id = lin_sites_used(census->sites); id > 0; id--)
+        lin_site_sum(census->session, id, &at_sites, &unheard);
     lin_census_totals(census, &totals);
     CHECK(totals.lost == 0);
 }
@@ -242,6 +251,7 @@ static struct lin_census *open_session(uint32_t session, bool exits_all, bool ex
     struct lin_census *census = fake_open((struct lin_census_options){.session = session,
                                                                       .exits_all = exits_all,
                                                                       .monitors_exact = exact,
+                                                                      .sites = LIN_SITES_EXACT,
                                                                       .process_limit = LIMIT,
                                                                       .max_bytes = 256u << 20});
     CHECK(census != NULL);
