@@ -1,16 +1,17 @@
 %% Where processes were spawned: each form of a spawn in generated code, whose lines are known.
 -module(lineage_sites_SUITE).
 
+-include_lib("kernel/include/file.hrl").
 -include_lib("stdlib/include/assert.hrl").
 
 -export([all/0, init_per_testcase/2, end_per_testcase/2]).
 -export([exact_lines/1, closures/1, off/1, wrappers/1, tail_candidate/1, many_on_a_line/1, stale_calls/1,
          counted_after_death/1, table_is_bounded/1, dead_code/1, recent_and_why/1, saved/1, bad_options/1,
-         points_come_back/1, reconciled/1]).
+         points_come_back/1, reconciled/1, never_wrong/1, stale_frames/1]).
 
 all() ->
     [exact_lines, closures, off, wrappers, tail_candidate, many_on_a_line, stale_calls, counted_after_death,
-     table_is_bounded, dead_code, recent_and_why, saved, bad_options, points_come_back, reconciled].
+     table_is_bounded, dead_code, recent_and_why, saved, bad_options, points_come_back, reconciled, never_wrong, stale_frames].
 
 init_per_testcase(Case, Config) ->
     Dir = filename:join(proplists:get_value(priv_dir, Config), Case),
@@ -101,7 +102,16 @@ load(Config, Name, Lines) ->
     {ok, Module} = compile:file(File, [{outdir, Dir}, return_errors]),
     code:purge(Module),
     {module, Module} = code:load_file(Module),
+    settled(filename:join(Dir, Name ++ ".beam")),
     Module.
+
+%% A file of the very second of attach is not trusted: the clock of files has no finer times.
+settled(Beam) ->
+    {ok, #file_info{ctime = Changed}} = file:read_file_info(Beam, [{time, posix}]),
+    case erlang:system_time(second) > Changed of
+        true -> ok;
+        false -> receive after 50 -> settled(Beam) end
+    end.
 
 %% Runs a function in a process of its own, and returns its answer.
 apart(Fun) ->
@@ -314,10 +324,7 @@ dead_code(Config) ->
                          lists:join($\n, [hd(Lines), "" | tl(Lines)])),
     {ok, _} = compile:file(filename:join(proplists:get_value(dir, Config), "changing.erl"),
                            [{outdir, proplists:get_value(dir, Config)}]),
-    %% Nothing but the lines differs, so the time alone tells.
-    ok = file:change_time(filename:join(proplists:get_value(dir, Config), "changing.beam"),
-                          calendar:gregorian_seconds_to_datetime(
-                            calendar:datetime_to_gregorian_seconds(calendar:local_time()) + 60)),
+    %% Nothing but the lines differs, so the file's time alone tells.
     ?assertMatch(#{kind := via, tail := false, line := 3}, site(Old)),
     code:purge(Module),
     {module, Module} = code:load_file(Module),
@@ -357,7 +364,63 @@ saved(Config) ->
 bad_options(_Config) ->
     ?assertMatch({error, {bad_option, _}}, lineage:attach(#{sites => some})),
     [?assertMatch({error, {bad_option, _}}, lineage:attach(#{wrappers => W}))
-     || W <- [x, [1], [{a, b, c}], [a | b], lists:duplicate(101, m)]].
+     || W <- [x, [1], [{a, b, c}], [a | b], lists:duplicate(101, m), [erlang], [{proc_lib, spawn}], [lists]]].
+
+%% Programs in which a line that is not the site looks like it.
+never_wrong(Config) ->
+    Module = load(Config, "tricky_spawns",
+                  ["-module(tricky_spawns).", "-compile([export_all, nowarn_export_all]).",
+                   "returned() -> F = fun() -> wait() end, spawn(F), F.",                           % 3
+                   "sent(To) -> F = fun() -> wait() end, To ! F, spawn(F), ok.",                    % 4
+                   "init(F) when is_function(F) -> P = spawn(F), {ok, P};", "init(_) -> {ok, none}.",
+                   "handle_call(_, _, S) -> {reply, S, S}.", "handle_cast(_, S) -> {noreply, S}.",
+                   "argument() -> {ok, S} = gen_server:start(?MODULE, fun() -> wait() end, []),",   % 9
+                   "  P = gen_server:call(S, get), exit(S, kill), P.",
+                   "applied(A) -> [proc_lib:spawn(?MODULE, wait, []), run(?MODULE, tail, A)].",      % 11
+                   "run(M, F, A) -> apply(M, F, A).",
+                   "tail() -> proc_lib:spawn(?MODULE, wait, []).",
+                   "branch(X) ->", "  P = case X of", "    a -> proc_lib:spawn(?MODULE, wait, []);", "    _ -> no end,",
+                   "  {ok, E} = gen_event:start(),",                                                  % 18
+                   "  {P, E}.",
+                   "wait() -> receive stop -> ok end."]),
+    Run = fun() ->
+                  F = Module:returned(),
+                  Returned = spawn(F),
+                  ok = Module:sent(self()),
+                  Sent = receive G when is_function(G) -> spawn(G) end,
+                  [_, Applied] = Module:applied([]),
+                  {Branch, Event} = Module:branch(a),
+                  #{3 => Returned, 4 => Sent, 9 => Module:argument(), 11 => Applied, 18 => Branch, event => Event}
+          end,
+    [begin
+         {ok, _} = lineage:attach(#{sites => Sites}),
+         {Runner, Found} = apart(Run),
+         Wrong = [{Sites, Line, site(P)} || {Line, P} <- maps:to_list(Found), is_integer(Line),
+                                            #{kind := call, module := M, line := L} <- [site(P)], M =:= Module, L =:= Line],
+         stop([Runner | maps:values(Found)]),
+         lineage:detach(),
+         ?assertEqual([], Wrong)
+     end || Sites <- [closure, exact]].
+
+%% A frame of a call that failed must not be given to a birth whose own call was not told: that of a process that
+%% has become sensitive. A wrapper's fun that was handed out spawns for nobody.
+stale_frames(Config) ->
+    load(Config, "my_pool", ["-module(my_pool).", "-export([worker/0, size/0, wait/0]).",
+                             "worker() -> fun() -> P = spawn(?MODULE, wait, []), {P} end.", "size() -> 7.",
+                             "wait() -> receive stop -> ok end."]),
+    Module = load(Config, "stale_user",
+                  ["-module(stale_user).", "-compile([export_all, nowarn_export_all]).",
+                   "sensitive() ->", "  {'EXIT', _} = (catch spawn_opt(?MODULE, wait, [], [{priority, bad}])),",     % 4
+                   "  process_flag(sensitive, true),", "  receive after 100 -> ok end,",
+                   "  P = spawn(?MODULE, wait, []),", "  process_flag(sensitive, false),", "  {P}.",
+                   "pool() ->", "  F = my_pool:worker(),", "  7 = my_pool:size(),",                                   % 12
+                   "  {P} = F(),", "  {P}.",
+                   "wait() -> receive stop -> ok end."]),
+    {ok, _} = lineage:attach(#{sites => exact, wrappers => [my_pool]}),
+    {Runner, {{Sensitive}, {Pool}}} = apart(fun() -> {Module:sensitive(), Module:pool()} end),
+    ?assertNotMatch(#{kind := call, line := 4}, site(Sensitive)),
+    ?assertNotMatch(#{kind := call, line := 12}, site(Pool)),
+    stop([Runner, Sensitive, Pool]).
 
 %% Static findings against live sites, in this node and from a snapshot. What comes from a header has no finding.
 reconciled(Config) ->

@@ -1,5 +1,6 @@
 #include "sites.h"
 
+#include "clock.h"
 #include "gate.h"
 
 #include <sched.h>
@@ -7,9 +8,15 @@
 #define BUCKETS (LIN_SITES * 2)
 #define PENDING 16384u
 #define WINDOW 8u /* places that a pid may take */
+/*
+ * Some 10 ms: a call that spawned nothing must not stand for a later birth, whose own call was not
+ * told (of a process that has become sensitive; where another tool has cleared the trace points).
+ */
+#define PENDING_TICKS (1u << 24)
 
 struct pending {
     uint64_t pid; /* 0: free */
+    uint64_t ticks;
     uint64_t called;
     struct lin_frame frame;
 };
@@ -114,8 +121,9 @@ static uint32_t add_locked(struct lin_sites *sites, const struct lin_site *site)
         return id;
     id = used + 1;
     sites->site[id] = *site;
-    atomic_store_explicit(&sites->bucket[at], id, memory_order_release);
+    /* First `used`: whoever finds the id in a bucket may ask for its site. */
     atomic_store_explicit(&sites->used, id, memory_order_release);
+    atomic_store_explicit(&sites->bucket[at], id, memory_order_release);
     return id;
 }
 
@@ -123,9 +131,11 @@ uint32_t lin_site_intern(struct lin_sites *sites, const struct lin_site *site) {
     uint32_t id = lin_site_find(sites, site);
     if (id != 0)
         return id;
-    lock(&sites->lock);
-    id = add_locked(sites, site);
-    unlock(&sites->lock);
+    if (lin_sites_used(sites) + 1 < LIN_SITES) {
+        lock(&sites->lock);
+        id = add_locked(sites, site);
+        unlock(&sites->lock);
+    }
     if (id == 0)
         atomic_fetch_add_explicit(&sites->overflows, 1, memory_order_relaxed);
     return id;
@@ -243,7 +253,8 @@ static struct pending *room_for(struct lin_sites *sites, void *env, uint64_t pid
 void lin_pending_put(struct lin_sites *sites, void *env, uint64_t pid,
                      const struct lin_frame *frame, uint64_t called) {
     lock(&sites->pending_lock);
-    *room_for(sites, env, pid) = (struct pending){.pid = pid, .called = called, .frame = *frame};
+    *room_for(sites, env, pid) =
+        (struct pending){.pid = pid, .ticks = lin_clock_ticks(), .called = called, .frame = *frame};
     unlock(&sites->pending_lock);
 }
 
@@ -268,12 +279,13 @@ void lin_pending_drop(struct lin_sites *sites, uint64_t pid) {
 bool lin_pending_take(struct lin_sites *sites, uint64_t pid, struct lin_frame *out) {
     lock(&sites->pending_lock);
     struct pending *pending = find_pending(sites, pid);
+    bool fresh = pending != NULL && lin_clock_ticks() - pending->ticks < PENDING_TICKS;
     if (pending != NULL) {
-        *out = pending->frame;
+        *out = fresh ? pending->frame : *out;
         pending->pid = 0;
     }
     unlock(&sites->pending_lock);
-    return pending != NULL;
+    return fresh;
 }
 
 static struct lin_site_page *page_of(struct lin_thread *self, uint32_t id) {

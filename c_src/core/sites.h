@@ -106,7 +106,8 @@ void lin_pending_put(struct lin_sites *sites, void *env, uint64_t pid,
 /* A wrapper in module `from` calls on into `called`: a frame that did not lead there is dropped. */
 void lin_pending_pass(struct lin_sites *sites, uint64_t pid, uint64_t from, uint64_t called);
 void lin_pending_drop(struct lin_sites *sites, uint64_t pid);
-/* Takes the frame for a birth; false when there is none. */
+/* Takes the frame for a birth; false, and `out` as it was, when there is none, or one that is too
+ * old. */
 bool lin_pending_take(struct lin_sites *sites, uint64_t pid, struct lin_frame *out);
 
 /* Counts in this thread's page, which may be made here; without memory the count is lost. */

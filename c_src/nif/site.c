@@ -134,6 +134,12 @@ static bool read_frame(ErlNifEnv *env, struct lin_sites *sites, ERL_NIF_TERM ter
     return true;
 }
 
+/* A fun of a wrapper may have been handed out, and be called by anybody. */
+static bool is_fun_name(ErlNifEnv *env, ERL_NIF_TERM function) {
+    char name[256];
+    return enif_get_atom(env, function, name, sizeof name, ERL_NIF_LATIN1) > 0 && name[0] == '-';
+}
+
 void lin_site_call(ErlNifEnv *env, struct lin_census *census, uint64_t caller, ERL_NIF_TERM called,
                    ERL_NIF_TERM result) {
     struct lin_sites *sites = census->sites;
@@ -142,6 +148,8 @@ void lin_site_call(ErlNifEnv *env, struct lin_census *census, uint64_t caller, E
     bool wrapper = false;
     if (enif_is_tuple(env, result)) { /* the caller alone: before OTP 27 */
         if (!read_frame(env, sites, result, &frame, &wrapper))
+            lin_pending_drop(sites, caller);
+        else if (wrapper && is_fun_name(env, frame.function))
             lin_pending_drop(sites, caller);
         else if (wrapper)
             lin_pending_pass(sites, caller, frame.module, called);

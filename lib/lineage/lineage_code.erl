@@ -3,7 +3,7 @@
 %% Two questions: which calls stand on a line, and is a closure made for one call alone? The bytecode
 %% answers both, without debug information: it is what runs. A file that is not the version that is
 %% loaded answers nothing; nor does one that was written since attach, for two versions that differ in
-%% nothing but their lines cannot be told apart.
+%% nothing but their lines cannot be told apart; nor a module of which two versions were loaded.
 %%
 %% A stack trace, too, gives a frame the last `line' instruction before its return address.
 -module(lineage_code).
@@ -27,7 +27,6 @@
 -include_lib("kernel/include/file.hrl").
 
 -define(CACHE, lineage_code).
--define(CACHED, 500).        % modules
 -define(CALLS, [call, call_only, call_last, call_ext, call_ext_only, call_ext_last, call_fun, call_fun2, apply, apply_last]).
 
 %% @doc Makes the table in which the answers are kept; its owner is the caller.
@@ -36,10 +35,29 @@ new_cache() ->
     ?CACHE = ets:new(?CACHE, [named_table, public, {read_concurrency, true}]),
     ok.
 
-%% @doc Forgets all, at the beginning of a session.
+%% @doc Forgets all, at the beginning of a session, and notes which code is loaded.
 -spec clear_cache() -> true.
 clear_cache() ->
-    ets:delete_all_objects(?CACHE).
+    ets:delete_all_objects(?CACHE),
+    ets:insert(?CACHE, [{{version, M}, version(M)} || {M, _File} <- code:all_loaded()]).
+
+%% A frame does not say which version of its module it is in, so there must have been one only.
+version(Module) ->
+    try {erlang:check_old_code(Module), Module:module_info(md5)} of
+        {false, Md5} -> Md5;
+        {true, _} -> several
+    catch
+        error:_ -> several
+    end.
+
+%% The only version since attach, as far as one can see.
+only_version(Module) ->
+    case {version(Module), cached({version, Module})} of
+        {several, _} -> several;
+        {Md5, {ok, Md5}} -> Md5;
+        {Md5, none} -> keep({version, Module}, Md5);
+        {_, {ok, _Other}} -> several
+    end.
 
 %% @doc The calls in a function of a loaded module, or `unknown'.
 -spec calls(module(), {atom(), arity()}) -> [call()] | unknown.
@@ -67,14 +85,14 @@ starts(Module, Function) ->
 
 -spec code(module()) -> code() | unknown.
 code(Module) ->
-    try {Module, Module:module_info(md5)} of
-        Key ->
-            case cached(Key) of
+    case only_version(Module) of
+        several ->
+            unknown;
+        Md5 ->
+            case cached({Module, Md5}) of
                 {ok, Code} -> Code;
-                none -> keep(Key, read(Key))
+                none -> keep({Module, Md5}, read({Module, Md5}))
             end
-    catch
-        error:_ -> unknown                       % not loaded any more
     end.
 
 cached(Key) ->
@@ -82,7 +100,6 @@ cached(Key) ->
 
 keep(Key, Code) ->
     try
-        ets:info(?CACHE, size) >= ?CACHED andalso ets:delete_all_objects(?CACHE),
         ets:insert(?CACHE, {Key, Code}),
         Code
     catch
@@ -103,7 +120,9 @@ read({Module, Md5}) ->
 
 changed(File) ->
     case file:read_file_info(File, [raw, {time, posix}]) of
-        {ok, Info} -> element(#file_info.mtime, Info) * 1000 > lineage_session:lookup(since);
+        %% A copy may keep the time of its original, but not that of its own change. Both are whole seconds.
+        {ok, #file_info{mtime = Written, ctime = Changed}} ->
+            max(Written, Changed) >= lineage_session:lookup(since) div 1000;
         {error, _} -> false                      % in an archive, or embedded
     end.
 
@@ -161,6 +180,8 @@ outer({Name, Arity}) ->
 %% A line that begins right behind a call.
 behind({line, _}, #{calls := [{Callee, Place, Tail, none} | Calls], line := Line} = St) ->
     St#{calls := [{Callee, Place, Tail, Line} | Calls]};
+%% No code: a line behind it still begins at the return address.
+behind({label, _}, St) -> St;
 behind(Instruction, St) when is_tuple(Instruction), element(1, Instruction) =:= line -> St;
 behind(Instruction, #{calls := Calls} = St) ->
     case is_tuple(Instruction) andalso lists:member(element(1, Instruction), ?CALLS) of
@@ -204,6 +225,9 @@ instruction({call_fun, N}, _Lines, St) -> call(dynamic, N + 1, frame, St);
 instruction({call_fun2, _Tag, N, Fun}, _Lines, St) -> call(dynamic, N, frame, used([Fun], St));
 instruction({apply, N}, _Lines, St) -> call(dynamic, N + 2, frame, St);
 instruction({apply_last, N, _}, _Lines, St) -> call(dynamic, N + 2, tail, St);
+%% These take what they need from fixed registers.
+instruction(return, _Lines, St) -> forget(used([{x, 0}], St));
+instruction(Implicit, _Lines, St) when is_atom(Implicit) -> forget(used([{x, N} || N <- [0, 1, 2]], St));
 instruction(Instruction, _Lines, #{atoms := Atoms} = St) ->
     used([Instruction], St#{atoms := maps:filter(fun(Reg, _) -> not occurs(Reg, Instruction) end, Atoms)}).
 
@@ -220,6 +244,9 @@ call(Callee, Arity, Tail, #{calls := Calls, starts := Starts, atoms := Atoms, re
               Funs, Passed),
     St#{calls := [{Callee, Line, Tail, none} | settled(Calls)], starts := Named ++ Starts, atoms := #{}, funs := Funs1,
         regs := maps:filter(fun({x, _}, _) -> false; (_, _) -> true end, Regs)}.
+
+forget(#{regs := Regs} = St) ->
+    St#{atoms := #{}, regs := maps:filter(fun({x, _}, _) -> false; (_, _) -> true end, Regs)}.
 
 settled([{Callee, Place, Tail, none} | Calls]) -> [{Callee, Place, Tail, Place} | Calls];
 settled(Calls) -> Calls.

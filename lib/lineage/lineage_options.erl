@@ -29,7 +29,7 @@ wrong(monitors, V) -> [{bad_option, monitors, V, "off or exact"}];
 wrong(sites, V) when V =:= off; V =:= closure; V =:= exact -> [];
 wrong(sites, V) -> [{bad_option, sites, V, "off, closure or exact"}];
 wrong(wrappers, V) ->
-    Wanted = "a list of at most 100 elements that are each Module or {Module, Function}",
+    Wanted = "a list of at most 100 elements that are each a Module of yours or {Module, Function}",
     case is_proper(V) andalso length(V) =< 100 andalso lists:all(fun is_wrapper/1, V) of
         true -> [];
         false -> [{bad_option, wrappers, V, Wanted}]
@@ -59,8 +59,9 @@ wrong_list(Key, List) ->
 is_proper(List) when length(List) >= 0 -> true;
 is_proper(_) -> false.
 
-is_wrapper({M, F}) -> is_atom(M) andalso is_atom(F);
-is_wrapper(M) -> is_atom(M).
+%% Those that are looked through anyway are no user's.
+is_wrapper({M, F}) -> is_wrapper(M) andalso is_atom(F);
+is_wrapper(M) -> is_atom(M) andalso not lineage_site:is_through(M).
 
 is_match({M, F, A}) when is_atom(M), is_atom(F) ->
     A =:= '_' orelse (is_integer(A) andalso A >= 0 andalso A =< 255);

@@ -32,7 +32,10 @@ saved(File, Paths) ->
         {ok, Text} ->
             case lineage_json:decode(Text) of
                 {ok, #{<<"format">> := <<"lineage-snapshot">>, <<"sites">> := Sites}} when is_list(Sites) ->
-                    reconciled([saved_entry(S) || S <- Sites, is_map(S)], Paths);
+                    case lists:all(fun is_site/1, Sites) of
+                        true -> reconciled([saved_entry(S) || S <- Sites], Paths);
+                        false -> lineage_error:tagged({bad_snapshot, File})
+                    end;
                 _ ->
                     lineage_error:tagged({bad_snapshot, File})
             end;
@@ -49,6 +52,15 @@ live_entry(#{site := Site} = Row) ->
     #{place => Place, sure => Sure, call => maps:get(call, Site, undefined), text => lineage_site:text(Site),
       counts => maps:without([site], Row)}.
 
+is_site(#{<<"text">> := Text, <<"births">> := B, <<"live">> := L, <<"orphans">> := O, <<"unheard">> := U} = Site)
+  when is_binary(Text), is_integer(B), is_integer(L), is_integer(O), is_integer(U) ->
+    lists:all(fun is_place/1, [Site | [C || #{<<"candidate">> := C} <- [Site]]]);
+is_site(_) ->
+    false.
+
+is_place(#{<<"file">> := File, <<"line">> := Line}) -> is_binary(File) andalso is_integer(Line);
+is_place(Other) -> is_map(Other) andalso not is_map_key(<<"file">>, Other).
+
 saved_entry(Site) ->
     {Place, Sure} = case Site of
                         #{<<"kind">> := <<"call">>, <<"file">> := File, <<"line">> := Line} -> {{File, Line}, true};
@@ -56,8 +68,8 @@ saved_entry(Site) ->
                         _ -> {undefined, false}
                     end,
     #{place => Place, sure => Sure, call => call(maps:get(<<"call">>, Site, null)),
-      text => maps:get(<<"text">>, Site, <<>>),
-      counts => maps:from_list([{Key, maps:get(atom_to_binary(Key), Site, 0)} || Key <- [births, live, orphans, unheard]])}.
+      text => maps:get(<<"text">>, Site),
+      counts => maps:from_list([{Key, maps:get(atom_to_binary(Key), Site)} || Key <- [births, live, orphans, unheard]])}.
 
 %% A call that the table knows has atoms that exist.
 call([M, F, A]) ->

@@ -5,7 +5,7 @@
 %% less sure has another kind, and its text says what it is.
 -module(lineage_site).
 
--export([describe/1, describe_all/1, text/1, place/1, candidate/1, sites/0, spawns/1, wrappers/1, points/1]).
+-export([describe/1, describe_all/1, text/1, place/1, candidate/1, sites/0, spawns/1, wrappers/1, points/1, is_through/1]).
 
 -export_type([site/0, row/0]).
 
@@ -72,6 +72,16 @@ spawns({Module, Function, _}) when Module =:= 'Elixir.Task.Supervisor'; Module =
 spawns({Module, Function, Arity}) ->
     lineage_calls:find(Module, Function, Arity, unknown) =/= none orelse own(Module, Function).
 
+%% Whether what such a call is given as a fun is what the process runs; of a server it would be its argument.
+runs({erpc, call, _}) -> true;
+runs({'Elixir.Task.Supervisor', Function, _}) -> lists:member(Function, ?SUPERVISED);
+runs({Module, Function, _} = Call) when Module =:= erlang; Module =:= proc_lib; Module =:= 'Elixir.Kernel';
+                                        Module =:= 'Elixir.Process'; Module =:= 'Elixir.Node' ->
+    lists:prefix("spawn", atom_to_list(Function)) andalso spawns(Call);
+runs({Module, Function, _} = Call) ->
+    (lists:member(Module, ['Elixir.Task', 'Elixir.Agent', erpc, rpc, timer]) andalso spawns(Call))
+        orelse own(Module, Function).
+
 %% The wrappers that the user has named.
 own(Module, Function) ->
     try lineage_session:lookup(options) of
@@ -93,7 +103,12 @@ describe({Id, What, Frame}) ->
 describe_all(Sites) ->
     maps:from_list([{Site, describe(Site)} || Site <- lists:usort(Sites)]).
 
-%% A closure that was made for one call is as good as that call's line.
+%% A closure that was made for one call is as good as that call's line; the line of a frame is the VM's own word.
+best(#{kind := call} = Site, {_, _, _, File, Line} = Frame, _What) when File =/= undefined, Line =/= undefined ->
+    case frame(Frame) of
+        #{kind := call} = Called -> Called;
+        _ -> Site
+    end;
 best(#{kind := call} = Site, _Frame, _What) ->
     Site;
 best(_Closure, {_, _, _, File, Line} = Frame, What) when File =/= undefined, Line =/= undefined ->
@@ -121,7 +136,7 @@ closure({call, _, _}) ->
 closure({closure, Module, Index, Uniq}) ->
     case lineage_code:closure(Module, Index, Uniq) of
         #{function := Function, call := {{_, _, _} = Callee, {File, Line}}, place := Place} ->
-            case spawns(Callee) of
+            case runs(Callee) andalso not is_through(Module) andalso not own(Module, element(1, Function)) of
                 true -> #{kind => call, module => Module, function => Function, file => File, line => Line, call => Callee};
                 false -> made(Module, Function, Place)
             end;
@@ -146,8 +161,9 @@ frame({Module, Function, Arity, File, Line}) ->
             Base#{kind => via, tail => false};
         Calls ->
             Api = lineage_hook:api(),
-            Here = [{Callee, L} || {Callee, {_, L}, _, {_, Behind}} = Call <- Calls, leaves_frame(Call),
-                                   Line =:= case Api of sessions -> L; single -> Behind end],
+            Shown = {unicode:characters_to_binary(File), Line},
+            Here = [{Callee, L} || {Callee, {_, L} = Place, _, Behind} = Call <- Calls, leaves_frame(Call),
+                                   Shown =:= case Api of sessions -> Place; single -> Behind end],
             {Direct, Others} = lists:partition(fun({Callee, _}) -> Callee =/= dynamic andalso spawns(Callee) end, Here),
             Called = [#{call => C} || {C, _} <- Direct, length(Direct) =:= 1],
             maps:merge(lists:foldl(fun maps:merge/2, Base, Called), judged(lists:usort([L || {_, L} <- Direct]),
@@ -174,6 +190,8 @@ reach([Callee | Rest], Seen, Found) when is_map_key(Callee, Seen) ->
     reach(Rest, Seen, Found);
 reach([dynamic | Rest], Seen, {_, Found}) ->
     reach(Rest, Seen, {false, Found});
+reach([{erlang, apply, _} | Rest], Seen, Found) ->
+    reach([dynamic | Rest], Seen, Found);
 reach([{erlang, _, _} | Rest], Seen, Found) ->
     %% Those that spawn were told apart; no other one calls back.
     reach(Rest, Seen, Found);
@@ -190,6 +208,8 @@ reach([{Module, Function, Arity} = Callee | Rest], Seen, {All, Found}) ->
             reach([C || {C, _} <- On] ++ Rest, Seen#{Callee => true}, {Known, lists:usort(Sites ++ Found)})
     end.
 
+%% @doc Whether frames of that module are looked through anyway.
+-spec is_through(module()) -> boolean().
 is_through(Module) -> lists:member(Module, ?SPAWNERS ++ ?THROUGH).
 
 %% @doc A site in words: the place alone where it is sure.
