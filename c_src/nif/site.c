@@ -147,9 +147,8 @@ void lin_site_call(ErlNifEnv *env, struct lin_census *census, uint64_t caller, E
     ERL_NIF_TERM head;
     bool wrapper = false;
     if (enif_is_tuple(env, result)) { /* the caller alone: before OTP 27 */
-        if (!read_frame(env, sites, result, &frame, &wrapper))
-            lin_pending_drop(sites, caller);
-        else if (wrapper && is_fun_name(env, frame.function))
+        if (!read_frame(env, sites, result, &frame, &wrapper) ||
+            (wrapper && is_fun_name(env, frame.function)))
             lin_pending_drop(sites, caller);
         else if (wrapper)
             lin_pending_pass(sites, caller, frame.module, called);
