@@ -411,7 +411,7 @@ stale_frames(Config) ->
     Module = load(Config, "stale_user",
                   ["-module(stale_user).", "-compile([export_all, nowarn_export_all]).",
                    "sensitive() ->", "  {'EXIT', _} = (catch spawn_opt(?MODULE, wait, [], [{priority, bad}])),",     % 4
-                   "  process_flag(sensitive, true),", "  receive after 100 -> ok end,",
+                   "  process_flag(sensitive, true),", "  receive after 1000 -> ok end,",
                    "  P = spawn(?MODULE, wait, []),", "  process_flag(sensitive, false),", "  {P}.",
                    "pool() ->", "  F = my_pool:worker(),", "  7 = my_pool:size(),",                                   % 12
                    "  {P} = F(),", "  {P}.",

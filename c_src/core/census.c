@@ -296,22 +296,25 @@ static uint32_t settle(struct lin_census *census, struct lin_thread *self, void 
  * running in this thread; one on another node has no record here.
  */
 static uint32_t site_of(struct lin_census *census, const struct lin_birth *birth) {
-    struct lin_site site = {.initial_call = birth->initial_call};
-    const struct lin_site *closure = lin_site_at(census->sites, birth->site);
-    bool local = (birth->flags & LIN_F_FOREIGN) == 0;
-    if (closure != NULL)
-        site = *closure;
-    bool framed = local && lin_sites_exact(census->sites) &&
-                  lin_pending_take(census->sites, birth->parent, &site.frame);
-    if (closure != NULL && !framed)
+    bool exact = lin_sites_exact(census->sites);
+    if (birth->site != 0 && !exact)
         return birth->site;
+    bool local = (birth->flags & LIN_F_FOREIGN) == 0;
+    struct lin_frame frame = {.module = 0};
+    bool framed = exact && local && lin_pending_take(census->sites, birth->parent, &frame);
+    /* The library's own processes are no part of any report. */
+    if ((lin_mfa_class(census->mfas, birth->initial_call) & LIN_CLASS_OWN) != 0)
+        return 0;
+    if (birth->site != 0 && !framed)
+        return birth->site;
+    struct lin_site site = {.initial_call = birth->initial_call};
+    if (birth->site != 0)
+        site = *lin_site_at(census->sites, birth->site);
+    site.frame = frame;
     if (local && !framed) {
         struct lin_record *parent = peek(census, birth->parent);
         site.spawner = parent == NULL ? 0 : GET(parent->initial_call);
     }
-    /* The library's own processes are no part of any report. */
-    if ((lin_mfa_class(census->mfas, birth->initial_call) & LIN_CLASS_OWN) != 0)
-        return 0;
     return lin_site_intern(census->sites, &site);
 }
 

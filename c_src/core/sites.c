@@ -9,10 +9,11 @@
 #define PENDING 16384u
 #define WINDOW 8u /* places that a pid may take */
 /*
- * Some 10 ms: a call that spawned nothing must not stand for a later birth, whose own call was not
- * told (of a process that has become sensitive; where another tool has cleared the trace points).
+ * A tenth of a second or so: a call that spawned nothing must not stand for a later birth, whose own
+ * call was not told (of a process that has become sensitive; where another tool has cleared the
+ * trace points). Between a call and its birth there are microseconds, unless the thread must wait.
  */
-#define PENDING_TICKS (1u << 24)
+#define PENDING_TICKS (1u << 28)
 
 struct pending {
     uint64_t pid; /* 0: free */
