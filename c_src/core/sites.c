@@ -9,8 +9,8 @@
 #define PENDING 16384u
 #define WINDOW 8u /* places that a pid may take */
 /*
- * A tenth of a second or so: a call that spawned nothing must not stand for a later birth, whose own
- * call was not told (of a process that has become sensitive; where another tool has cleared the
+ * A tenth of a second or so: a call that spawned nothing must not stand for a later birth, whose
+ * own call was not told (of a process that has become sensitive; where another tool has cleared the
  * trace points). Between a call and its birth there are microseconds, unless the thread must wait.
  */
 #define PENDING_TICKS (1u << 28)
