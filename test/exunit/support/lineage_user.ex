@@ -70,16 +70,25 @@ defmodule Lineage.User do
         env: [{~c"TERM", ~c"xterm"}, {~c"ERL_AFLAGS", false}]
       ])
 
+    # What is typed before its line editor has the terminal is thrown away.
+    typed = if options[:tty], do: collect(port, "", "iex(1)>"), else: ""
     Port.command(port, input)
-    collect(port, "")
+    collect(port, typed, :end)
   end
 
-  defp collect(port, output) do
-    receive do
-      {^port, {:data, data}} -> collect(port, output <> data)
-      {^port, {:exit_status, _status}} -> output
-    after
-      @timeout_ms -> raise "iex did not come to its end; it printed:\n" <> output
+  defp collect(port, output, until) do
+    if is_binary(until) and String.contains?(output, until) do
+      output
+    else
+      receive do
+        {^port, {:data, data}} -> collect(port, output <> data, until)
+        {^port, {:exit_status, _status}} -> output
+      after
+        @timeout_ms ->
+          {:os_pid, pid} = Port.info(port, :os_pid)
+          System.cmd("kill", ["-KILL", "#{pid}"])
+          raise "iex did not come to its end; it printed:\n" <> output
+      end
     end
   end
 
