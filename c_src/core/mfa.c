@@ -1,9 +1,9 @@
 #include "mfa.h"
 
 #include "gate.h"
+#include "spin.h"
 
 #include <errno.h>
-#include <sched.h>
 #include <string.h>
 
 struct lin_mfas *lin_mfas_create(void) {
@@ -18,15 +18,6 @@ struct lin_mfas *lin_mfas_create(void) {
 void lin_mfas_destroy(struct lin_mfas *mfas) {
     if (mfas != NULL)
         lin_gate.host->free(mfas);
-}
-
-static void lock(struct lin_mfas *mfas) {
-    while (atomic_flag_test_and_set_explicit(&mfas->lock, memory_order_acquire))
-        sched_yield();
-}
-
-static void unlock(struct lin_mfas *mfas) {
-    atomic_flag_clear_explicit(&mfas->lock, memory_order_release);
 }
 
 static uint32_t hash(uint64_t module, uint64_t function, uint32_t arity) {
@@ -82,9 +73,9 @@ uint32_t lin_mfa_intern(struct lin_mfas *mfas, uint64_t module, uint64_t functio
     uint32_t at = find(mfas, module, function, arity, &found);
     if (found)
         return at;
-    lock(mfas);
+    lin_spin_lock(&mfas->lock);
     at = intern_locked(mfas, module, function, arity);
-    unlock(mfas);
+    lin_spin_unlock(&mfas->lock);
     if (at == 0)
         atomic_fetch_add_explicit(&mfas->overflows, 1, memory_order_relaxed);
     return at;
@@ -110,7 +101,7 @@ static void classify_known(struct lin_mfas *mfas, uint64_t module, uint64_t func
 int lin_mfa_classify(struct lin_mfas *mfas, uint64_t module, uint64_t function, uint32_t arity,
                      uint32_t class) {
     int result = 0;
-    lock(mfas);
+    lin_spin_lock(&mfas->lock);
     if (arity == LIN_ARITY_ANY) {
         if (mfas->wildcards == LIN_MFA_WILDCARDS) {
             result = -ENOSPC;
@@ -128,6 +119,6 @@ int lin_mfa_classify(struct lin_mfas *mfas, uint64_t module, uint64_t function, 
             atomic_fetch_or_explicit(&mfas->slot[at].class, class, memory_order_relaxed);
     }
 cleanup:
-    unlock(mfas);
+    lin_spin_unlock(&mfas->lock);
     return result;
 }

@@ -1,8 +1,8 @@
 #include "monitors.h"
 
 #include "gate.h"
+#include "spin.h"
 
-#include <sched.h>
 #include <stddef.h>
 #include <string.h>
 
@@ -25,15 +25,6 @@ struct lin_monitors {
     uint32_t by_target[BUCKETS];
     struct node node[NODES];
 };
-
-static void lock(struct lin_monitors *monitors) {
-    while (atomic_flag_test_and_set_explicit(&monitors->lock, memory_order_acquire))
-        sched_yield();
-}
-
-static void unlock(struct lin_monitors *monitors) {
-    atomic_flag_clear_explicit(&monitors->lock, memory_order_release);
-}
 
 static uint32_t bucket(uint64_t key) {
     return (uint32_t)(key * 0x9e3779b97f4a7c15u >> 50) & (BUCKETS - 1);
@@ -105,7 +96,7 @@ static uint32_t find_pending(const struct lin_monitors *monitors, uint64_t watch
 }
 
 bool lin_monitors_call(struct lin_monitors *monitors, uint64_t watcher, uint64_t target) {
-    lock(monitors);
+    lin_spin_lock(&monitors->lock);
     /* One that never returned: its tracing was interrupted. */
     uint32_t i = find_pending(monitors, watcher);
     if (i != NONE)
@@ -118,24 +109,24 @@ bool lin_monitors_call(struct lin_monitors *monitors, uint64_t watcher, uint64_t
         if (target != 0)
             link_target(monitors, i);
     }
-    unlock(monitors);
+    lin_spin_unlock(&monitors->lock);
     return i != NONE;
 }
 
 bool lin_monitors_born(struct lin_monitors *monitors, uint64_t parent, uint64_t child) {
-    lock(monitors);
+    lin_spin_lock(&monitors->lock);
     uint32_t i = find_pending(monitors, parent);
     bool found = i != NONE && monitors->node[i].target == 0;
     if (found) {
         monitors->node[i].target = child;
         link_target(monitors, i);
     }
-    unlock(monitors);
+    lin_spin_unlock(&monitors->lock);
     return found;
 }
 
 void lin_monitors_return(struct lin_monitors *monitors, uint64_t watcher, uint64_t ref) {
-    lock(monitors);
+    lin_spin_lock(&monitors->lock);
     uint32_t i = find_pending(monitors, watcher);
     if (i != NONE && (ref == 0 || monitors->node[i].target == 0)) {
         drop(monitors, i);
@@ -144,22 +135,22 @@ void lin_monitors_return(struct lin_monitors *monitors, uint64_t watcher, uint64
         monitors->node[i].ref = ref;
         link_key(monitors, i);
     }
-    unlock(monitors);
+    lin_spin_unlock(&monitors->lock);
 }
 
 void lin_monitors_demonitor(struct lin_monitors *monitors, uint64_t ref) {
-    lock(monitors);
+    lin_spin_lock(&monitors->lock);
     uint32_t i = monitors->by_key[bucket(ref)];
     while (i != NONE && monitors->node[i].ref != ref)
         i = monitors->node[i].key_next;
     if (i != NONE)
         drop(monitors, i);
-    unlock(monitors);
+    lin_spin_unlock(&monitors->lock);
 }
 
 bool lin_monitors_take(struct lin_monitors *monitors, void *env, uint64_t target) {
     bool watched = false;
-    lock(monitors);
+    lin_spin_lock(&monitors->lock);
     uint32_t i = monitors->by_target[bucket(target)];
     while (i != NONE) {
         uint32_t next = monitors->node[i].goal_next;
@@ -169,13 +160,13 @@ bool lin_monitors_take(struct lin_monitors *monitors, void *env, uint64_t target
         }
         i = next;
     }
-    unlock(monitors);
+    lin_spin_unlock(&monitors->lock);
     return watched;
 }
 
 void lin_monitors_purge(struct lin_monitors *monitors, void *env) {
     for (uint32_t b = 0; b < BUCKETS; b++) {
-        lock(monitors);
+        lin_spin_lock(&monitors->lock);
         uint32_t i = monitors->by_key[b];
         while (i != NONE) {
             uint32_t next = monitors->node[i].key_next;
@@ -183,6 +174,6 @@ void lin_monitors_purge(struct lin_monitors *monitors, void *env) {
                 drop(monitors, i);
             i = next;
         }
-        unlock(monitors);
+        lin_spin_unlock(&monitors->lock);
     }
 }

@@ -1,19 +1,12 @@
 #include "pool.h"
 
-#include <sched.h>
+#include "spin.h"
+
 #include <stdlib.h>
 #include <string.h>
 
 #define PAUSE_US 200u
 #define MOVES_PER_TRIM 4096u /* chunks; the next sweep goes on */
-
-static void relax(unsigned *turns) {
-    if (++*turns % 128 == 0)
-        sched_yield(); /* the holder was preempted by the system */
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#endif
-}
 
 uint32_t lin_index_lock(_Atomic uint32_t *entry) {
     unsigned turns = 0;
@@ -23,18 +16,8 @@ uint32_t lin_index_lock(_Atomic uint32_t *entry) {
             atomic_compare_exchange_weak_explicit(entry, &value, value | LIN_INDEX_LOCK,
                                                   memory_order_acquire, memory_order_relaxed))
             return value;
-        relax(&turns);
+        lin_spin_relax(&turns);
     }
-}
-
-static void pool_lock(struct lin_census *census) {
-    unsigned turns = 0;
-    while (atomic_flag_test_and_set_explicit(&census->pool_lock, memory_order_acquire))
-        relax(&turns);
-}
-
-static void pool_unlock(struct lin_census *census) {
-    atomic_flag_clear_explicit(&census->pool_lock, memory_order_release);
 }
 
 void lin_pool_account(struct lin_census *census, uint64_t bytes) {
@@ -123,7 +106,7 @@ static void chunk_free(struct lin_census *census, struct lin_chunk *chunk) {
 
 uint32_t lin_pool_take(struct lin_census *census, struct lin_thread *self) {
     if (__builtin_expect(self->free_count == 0, 0)) {
-        pool_lock(census);
+        lin_spin_lock(&census->pool_lock);
         while (self->free_count < LIN_BATCH) {
             struct lin_chunk *chunk = census->partial;
             if (chunk == NULL && self->free_count == 0)
@@ -135,7 +118,7 @@ uint32_t lin_pool_take(struct lin_census *census, struct lin_thread *self) {
             if (chunk->free_count == 0)
                 unlist_locked(census, chunk);
         }
-        pool_unlock(census);
+        lin_spin_unlock(&census->pool_lock);
         if (self->free_count == 0)
             return LIN_NO_RECORD;
     }
@@ -151,10 +134,10 @@ static void give_locked(struct lin_census *census, uint32_t number) {
 
 void lin_pool_give(struct lin_census *census, struct lin_thread *self, uint32_t number) {
     if (__builtin_expect(self->free_count == LIN_LOCAL_FREE, 0)) {
-        pool_lock(census);
+        lin_spin_lock(&census->pool_lock);
         for (uint32_t i = 0; i < LIN_BATCH; i++) /* the coldest go */
             give_locked(census, self->free[i]);
-        pool_unlock(census);
+        lin_spin_unlock(&census->pool_lock);
         self->free_count -= LIN_BATCH;
         memmove(self->free, self->free + LIN_BATCH, self->free_count * sizeof self->free[0]);
     }
@@ -229,7 +212,7 @@ static bool evacuate_paused(struct lin_census *census, struct lin_chunk *chunk) 
 static bool evacuate(struct lin_census *census, struct lin_chunk *chunk) {
     if (!lin_gate_pause(PAUSE_US))
         return false;
-    pool_lock(census);
+    lin_spin_lock(&census->pool_lock);
     unlist_locked(census, chunk);
     bool empty = evacuate_paused(census, chunk);
     if (empty) {
@@ -238,7 +221,7 @@ static bool evacuate(struct lin_census *census, struct lin_chunk *chunk) {
     } else if (chunk->free_count > 0) {
         list_locked(census, chunk);
     }
-    pool_unlock(census);
+    lin_spin_unlock(&census->pool_lock);
     lin_gate_resume();
     if (empty)
         chunk_free(census, chunk);
@@ -254,7 +237,7 @@ static int emptiest_first(const void *left, const void *right) {
 /* All chunks by how empty they are; the list of partial ones is laid anew, the fullest first. */
 static uint32_t sort_chunks(struct lin_census *census, struct lin_chunk **out) {
     uint32_t n = 0;
-    pool_lock(census);
+    lin_spin_lock(&census->pool_lock);
     for (uint32_t i = 0; i < census->chunks_max; i++) {
         struct lin_chunk *chunk = atomic_load_explicit(&census->chunks[i], memory_order_relaxed);
         if (chunk != NULL)
@@ -267,7 +250,7 @@ static uint32_t sort_chunks(struct lin_census *census, struct lin_chunk **out) {
         if (out[i]->free_count > 0)
             list_locked(census, out[i]);
     }
-    pool_unlock(census);
+    lin_spin_unlock(&census->pool_lock);
     return n;
 }
 

@@ -2,8 +2,7 @@
 
 #include "clock.h"
 #include "gate.h"
-
-#include <sched.h>
+#include "spin.h"
 
 #define BUCKETS (LIN_SITES * 2)
 #define PENDING 16384u
@@ -68,13 +67,6 @@ void lin_sites_destroy(struct lin_sites *sites) {
 
 bool lin_sites_exact(const struct lin_sites *sites) { return sites->exact; }
 
-static void lock(atomic_flag *flag) {
-    while (atomic_flag_test_and_set_explicit(flag, memory_order_acquire))
-        sched_yield();
-}
-
-static void unlock(atomic_flag *flag) { atomic_flag_clear_explicit(flag, memory_order_release); }
-
 static uint64_t mix(uint64_t h, uint64_t value) {
     h = (h ^ value) * 0x9e3779b97f4a7c15u;
     return h ^ h >> 32;
@@ -133,9 +125,9 @@ uint32_t lin_site_intern(struct lin_sites *sites, const struct lin_site *site) {
     if (id != 0)
         return id;
     if (lin_sites_used(sites) + 1 < LIN_SITES) {
-        lock(&sites->lock);
+        lin_spin_lock(&sites->lock);
         id = add_locked(sites, site);
-        unlock(&sites->lock);
+        lin_spin_unlock(&sites->lock);
     }
     if (id == 0)
         atomic_fetch_add_explicit(&sites->overflows, 1, memory_order_relaxed);
@@ -178,7 +170,7 @@ uint32_t lin_file_intern(struct lin_sites *sites, const char *name, size_t len) 
     uint32_t file = find_file(sites, name, len, &at);
     if (file != 0)
         return file;
-    lock(&sites->lock);
+    lin_spin_lock(&sites->lock);
     file = find_file(sites, name, len, &at);
     char *copy = file == 0 && at != 0 ? lin_gate.host->alloc(len + 1) : NULL;
     if (copy != NULL) {
@@ -187,7 +179,7 @@ uint32_t lin_file_intern(struct lin_sites *sites, const char *name, size_t len) 
         atomic_store_explicit(&sites->file[at], copy, memory_order_release);
         file = at;
     }
-    unlock(&sites->lock);
+    lin_spin_unlock(&sites->lock);
     return file;
 }
 
@@ -217,7 +209,7 @@ bool lin_wrapper_is(const struct lin_sites *sites, uint64_t module, uint64_t fun
 
 bool lin_wrapper_add(struct lin_sites *sites, uint64_t module, uint64_t function) {
     uint32_t at;
-    lock(&sites->lock);
+    lin_spin_lock(&sites->lock);
     bool there = is_wrapper(sites, module, function, &at);
     bool room = there || sites->wrappers < LIN_WRAPPERS / 4 * 3;
     if (!there && room) {
@@ -225,7 +217,7 @@ bool lin_wrapper_add(struct lin_sites *sites, uint64_t module, uint64_t function
         atomic_store_explicit(&sites->wrapper[at].module, module, memory_order_release);
         sites->wrappers++;
     }
-    unlock(&sites->lock);
+    lin_spin_unlock(&sites->lock);
     return room;
 }
 
@@ -253,39 +245,39 @@ static struct pending *room_for(struct lin_sites *sites, void *env, uint64_t pid
 
 void lin_pending_put(struct lin_sites *sites, void *env, uint64_t pid,
                      const struct lin_frame *frame, uint64_t called) {
-    lock(&sites->pending_lock);
+    lin_spin_lock(&sites->pending_lock);
     *room_for(sites, env, pid) =
         (struct pending){.pid = pid, .ticks = lin_clock_ticks(), .called = called, .frame = *frame};
-    unlock(&sites->pending_lock);
+    lin_spin_unlock(&sites->pending_lock);
 }
 
 void lin_pending_pass(struct lin_sites *sites, uint64_t pid, uint64_t from, uint64_t called) {
-    lock(&sites->pending_lock);
+    lin_spin_lock(&sites->pending_lock);
     struct pending *pending = find_pending(sites, pid);
     if (pending != NULL && pending->called == from)
         pending->called = called;
     else if (pending != NULL)
         pending->pid = 0;
-    unlock(&sites->pending_lock);
+    lin_spin_unlock(&sites->pending_lock);
 }
 
 void lin_pending_drop(struct lin_sites *sites, uint64_t pid) {
-    lock(&sites->pending_lock);
+    lin_spin_lock(&sites->pending_lock);
     struct pending *pending = find_pending(sites, pid);
     if (pending != NULL)
         pending->pid = 0;
-    unlock(&sites->pending_lock);
+    lin_spin_unlock(&sites->pending_lock);
 }
 
 bool lin_pending_take(struct lin_sites *sites, uint64_t pid, struct lin_frame *out) {
-    lock(&sites->pending_lock);
+    lin_spin_lock(&sites->pending_lock);
     struct pending *pending = find_pending(sites, pid);
     bool fresh = pending != NULL && lin_clock_ticks() - pending->ticks < PENDING_TICKS;
     if (pending != NULL) {
         *out = fresh ? pending->frame : *out;
         pending->pid = 0;
     }
-    unlock(&sites->pending_lock);
+    lin_spin_unlock(&sites->pending_lock);
     return fresh;
 }
 

@@ -27,22 +27,25 @@ bool lin_mfa_read(ErlNifEnv *env, ERL_NIF_TERM term, struct lin_call *mfa, ERL_N
     return true;
 }
 
-/* A fun, or an {M, F, Args} whose work may be erlang:apply(Fun, _). */
-static bool read_work(ErlNifEnv *env, ERL_NIF_TERM term, struct lin_start *start) {
-    ERL_NIF_TERM args, fun;
+/* The fun of an erlang:apply(Fun, Args); else nothing changes. */
+static void read_applied(ErlNifEnv *env, const struct lin_call *call, ERL_NIF_TERM args,
+                         ERL_NIF_TERM *fun) {
+    ERL_NIF_TERM first;
+    if (call->module == am_erlang && call->function == am_apply && call->arity == 2 &&
+        lin_nth(env, args, 0, &first) && enif_is_fun(env, first))
+        *fun = first;
+}
+
+/* A fun, or an {M, F, Args} that may apply one; else nothing changes. */
+static void read_work(ErlNifEnv *env, ERL_NIF_TERM term, struct lin_start *start) {
+    ERL_NIF_TERM args;
     struct lin_call mfa;
     if (enif_is_fun(env, term)) {
         start->fun = term;
-        return true;
+    } else if (lin_mfa_read(env, term, &mfa, &args) && enif_is_list(env, args)) {
+        start->work = mfa;
+        read_applied(env, &mfa, args, &start->fun);
     }
-    if (!enif_is_tuple(env, term) || !lin_mfa_read(env, term, &mfa, &args) ||
-        !enif_is_list(env, args))
-        return false;
-    start->work = mfa;
-    if (mfa.module == am_erlang && mfa.function == am_apply && mfa.arity == 2 &&
-        lin_nth(env, args, 0, &fun) && enif_is_fun(env, fun))
-        start->fun = fun;
-    return true;
 }
 
 /* gen:init_it(GenMod, Starter, Parent, [Name,] Mod, Args, Opts) runs Mod:init/1. */
@@ -83,9 +86,6 @@ static void through_proc_lib(ErlNifEnv *env, ERL_NIF_TERM *args, struct lin_star
         !enif_get_list_length(env, inner, &arity))
         return;
     start->call = (struct lin_call){.module = module, .function = function, .arity = arity};
-    if (module == am_erlang && function == am_apply && arity == 2 && lin_nth(env, inner, 0, &fun) &&
-        enif_is_fun(env, fun))
-        start->fun = fun;
     *args = inner;
 }
 
@@ -99,10 +99,9 @@ void lin_start_read(ErlNifEnv *env, ERL_NIF_TERM term, bool work, struct lin_sta
             (start->call.function == am_spawn_init || start->call.function == am_dist_spawn_init) &&
             lin_nth(env, args, 0, &first) && lin_mfa_read(env, first, &inner, &args))
             start->call = inner;
-        if (work && start->call.module == am_erlang && start->call.function == am_apply &&
-            start->call.arity == 2 && lin_nth(env, args, 0, &first) && enif_is_fun(env, first))
-            start->fun = first;
         through_proc_lib(env, &args, start);
+        if (work)
+            read_applied(env, &start->call, args, &start->fun);
     }
     start->work = start->call;
     through_gen(env, args, start);
