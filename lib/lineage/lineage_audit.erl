@@ -111,11 +111,7 @@ read(File) ->
     try
         case Extension =:= ".ex" orelse Extension =:= ".exs" of
             false -> lineage_audit_erl:read(File);
-            true ->
-                case elixir() of
-                    true -> lineage_audit_ex:read(File);
-                    false -> {error, <<"Elixir is not installed: put elixir on the PATH to have it read.">>}
-                end
+            true -> lineage_audit_ex:read(File)
         end
     catch
         Class:Reason:_ -> {error, text("Lineage failed on it, which is its own fault (~0tP).", [{Class, Reason}, 20])}

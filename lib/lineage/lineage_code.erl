@@ -20,9 +20,9 @@
 -type closure() :: #{function := {atom(), arity()},      % that it is written in
                      place := place(),                    % of its first line
                      call := {callee(), place()} | undefined}.  % the one call that it is an argument of
--type code() :: #{calls := #{{atom(), arity()} => [call()]},
-                  starts := [{{module(), atom()}, callee(), place()}],   % calls with a module and a function
-                  closures := #{{non_neg_integer(), non_neg_integer()} => closure() | unknown}}.
+-type row() :: {{calls, {atom(), arity()}}, [call()]}
+             | {{start, {module(), atom()}}, [{callee(), place()}]}    % calls with a module and a function
+             | {{closure, {Index :: non_neg_integer(), Uniq :: non_neg_integer()}}, closure() | unknown}.
 
 -include_lib("kernel/include/file.hrl").
 
@@ -55,67 +55,59 @@ only_version(Module) ->
     case {version(Module), cached({version, Module})} of
         {several, _} -> several;
         {Md5, {ok, Md5}} -> Md5;
-        {Md5, none} -> keep({version, Module}, Md5);
+        {Md5, none} -> keep_rows(version, [{Module, Md5}]), Md5;
         {_, {ok, _Other}} -> several
     end.
 
 %% @doc The calls in a function of a loaded module, or `unknown'.
 -spec calls(module(), {atom(), arity()}) -> [call()] | unknown.
 calls(Module, Function) ->
-    case code(Module) of
-        #{calls := #{Function := Calls}} -> Calls;
-        _ -> unknown
-    end.
+    look_up(Module, {calls, Function}).
 
 %% @doc What is known of the closure that the VM prints as `#Fun<Module.Index.Uniq>'.
 -spec closure(module(), non_neg_integer(), non_neg_integer()) -> closure() | unknown.
 closure(Module, Index, Uniq) ->
-    case code(Module) of
-        #{closures := #{{Index, Uniq} := Closure}} -> Closure;
-        _ -> unknown
-    end.
+    look_up(Module, {closure, {Index, Uniq}}).
 
 %% @doc The calls in a loaded module that hand on one of its own functions by name, as `spawn(?MODULE, f, [])' does.
 -spec starts(module(), atom()) -> [{callee(), place()}].
 starts(Module, Function) ->
-    case code(Module) of
-        #{starts := Starts} -> [{Callee, Place} || {Start, Callee, Place} <- Starts, Start =:= {Module, Function}];
-        unknown -> []
+    case look_up(Module, {start, {Module, Function}}) of
+        unknown -> [];
+        Starts -> Starts
     end.
 
--spec code(module()) -> code() | unknown.
-code(Module) ->
+%% A row for each answer: a look-up copies no whole module.
+look_up(Module, Key) ->
     case only_version(Module) of
         several ->
             unknown;
         Md5 ->
-            case cached({Module, Md5}) of
-                {ok, Code} -> Code;
-                none -> keep({Module, Md5}, read({Module, Md5}))
+            cached({Module, read}) =:= none andalso keep_rows(Module, [{read, Md5} | read(Module, Md5)]),
+            case cached({Module, Key}) of
+                {ok, Answer} -> Answer;
+                none -> unknown
             end
+    end.
+
+keep_rows(Module, Rows) ->
+    try ets:insert(?CACHE, [{{Module, Key}, Answer} || {Key, Answer} <- Rows])
+    catch error:badarg -> false                  % the session has just ended
     end.
 
 cached(Key) ->
     try {ok, ets:lookup_element(?CACHE, Key, 2)} catch error:badarg -> none end.
 
-keep(Key, Code) ->
-    try
-        ets:insert(?CACHE, {Key, Code}),
-        Code
-    catch
-        error:badarg -> Code                     % the session has just ended
-    end.
-
--spec read({module(), binary()}) -> code() | unknown.
-read({Module, Md5}) ->
+-spec read(module(), binary()) -> [row()].
+read(Module, Md5) ->
     case code:get_object_code(Module) of
         {Module, Beam, File} ->
             case changed(File) of
-                true -> unknown;
+                true -> [];
                 false -> read(Module, Md5, Beam)
             end;
         error ->
-            unknown
+            []
     end.
 
 changed(File) ->
@@ -129,9 +121,9 @@ changed(File) ->
 read(Module, Md5, Beam) ->
     case beam_lib:md5(Beam) of
         {ok, {Module, Md5}} ->
-            try disassembled(Beam, lines(Beam)) catch _:_ -> unknown end;
+            try disassembled(Beam, lines(Beam)) catch _:_ -> [] end;
         _ ->
-            unknown
+            []
     end.
 
 disassembled(Beam, Lines) ->
@@ -141,9 +133,11 @@ disassembled(Beam, Lines) ->
             || {function, Name, Arity, _Label, Instructions} <- Functions],
     Firsts = maps:from_list([{Name, First} || {Name, #{first := First}} <- Read]),
     Made = [{Key, made(outer(Name), Fun, Firsts)} || {Name, #{funs := Funs}} <- Read, {Key, Fun} <- maps:to_list(Funs)],
-    #{starts => lists:append([Starts || {_, #{starts := Starts}} <- Read]),
-      calls => maps:from_list([{Name, lists:reverse(settled(Calls))} || {Name, #{calls := Calls}} <- Read]),
-      closures => lists:foldl(fun once/2, #{}, Made)}.
+    Starts = maps:groups_from_list(fun({Start, _, _}) -> Start end, fun({_, Callee, Place}) -> {Callee, Place} end,
+                                   lists:append([S || {_, #{starts := S}} <- Read])),
+    [{{calls, Name}, lists:reverse(settled(Calls))} || {Name, #{calls := Calls}} <- Read]
+        ++ [{{closure, Key}, Closure} || {Key, Closure} <- maps:to_list(lists:foldl(fun once/2, #{}, Made))]
+        ++ [{{start, Start}, Calls} || {Start, Calls} <- maps:to_list(Starts)].
 
 %% `fun f/1' is one fun, wherever it is written: made twice, it stands nowhere.
 once({Key, _}, Closures) when is_map_key(Key, Closures) ->

@@ -16,14 +16,14 @@
                     %% Births at sites without a place, or in files that were not read.
                     elsewhere := non_neg_integer(),
                     unreadable := [{binary(), binary()}]}.
-%% What is needed of a site.
+%% What is needed of a site, of a snapshot's form.
 -type entry() :: #{place := {binary(), pos_integer()} | undefined, sure := boolean(), call := mfa() | undefined,
                    text := binary(), counts := counts()}.
 
 %% @doc The sites of the session, against sources and beams below these paths.
 -spec live([file:filename()]) -> report().
 live(Paths) ->
-    reconciled([live_entry(Row) || Row <- lineage_site:sites()], Paths).
+    reconciled(lineage_snapshot:sites(), Paths).
 
 %% @doc The same with the sites that `lineage:save/1' wrote.
 -spec saved(file:filename(), [file:filename()]) -> report() | {error, {atom(), binary()}}.
@@ -33,7 +33,7 @@ saved(File, Paths) ->
             case lineage_json:decode(Text) of
                 {ok, #{<<"format">> := <<"lineage-snapshot">>, <<"sites">> := Sites}} when is_list(Sites) ->
                     case lists:all(fun is_site/1, Sites) of
-                        true -> reconciled([saved_entry(S) || S <- Sites], Paths);
+                        true -> reconciled(Sites, Paths);
                         false -> lineage_error:tagged({bad_snapshot, File})
                     end;
                 _ ->
@@ -42,15 +42,6 @@ saved(File, Paths) ->
         {error, Reason} ->
             lineage_error:tagged({file, File, Reason})
     end.
-
-live_entry(#{site := Site} = Row) ->
-    {Place, Sure} = case Site of
-                        #{kind := call, file := File, line := Line} -> {{File, Line}, true};
-                        #{candidate := Candidate} -> {Candidate, false};
-                        _ -> {undefined, false}
-                    end,
-    #{place => Place, sure => Sure, call => maps:get(call, Site, undefined), text => lineage_site:text(Site),
-      counts => maps:without([site], Row)}.
 
 is_site(#{<<"text">> := Text, <<"births">> := B, <<"live">> := L, <<"orphans">> := O, <<"unheard">> := U} = Site)
   when is_binary(Text), is_integer(B), is_integer(L), is_integer(O), is_integer(U) ->
@@ -61,7 +52,8 @@ is_site(_) ->
 is_place(#{<<"file">> := File, <<"line">> := Line}) -> is_binary(File) andalso is_integer(Line);
 is_place(Other) -> is_map(Other) andalso not is_map_key(<<"file">>, Other).
 
-saved_entry(Site) ->
+-spec entry(#{binary() => term()}) -> entry().
+entry(Site) ->
     {Place, Sure} = case Site of
                         #{<<"kind">> := <<"call">>, <<"file">> := File, <<"line">> := Line} -> {{File, Line}, true};
                         #{<<"candidate">> := #{<<"file">> := File, <<"line">> := Line}} -> {{File, Line}, false};
@@ -77,8 +69,9 @@ call([M, F, A]) ->
 call(_) ->
     undefined.
 
--spec reconciled([entry()], [file:filename()]) -> report().
-reconciled(Entries, Paths) ->
+-spec reconciled([#{binary() => term()}], [file:filename()]) -> report().
+reconciled(Sites, Paths) ->
+    Entries = [entry(Site) || Site <- Sites],
     #{findings := Findings, read := Read, unreadable := Unreadable} = lineage_audit:audit(Paths),
     ByLine = maps:groups_from_list(fun(#{file := File, line := Line}) -> key(File, Line) end, Findings),
     Files = maps:groups_from_list(fun filename:basename/1, Read),

@@ -5,7 +5,7 @@
 %% less sure has another kind, and its text says what it is.
 -module(lineage_site).
 
--export([describe/1, describe_all/1, text/1, place/1, candidate/1, sites/0, spawns/1, wrappers/1, points/1, is_through/1]).
+-export([describe/1, describe_all/1, text/1, candidate/1, sites/0, wrappers/1, points/1, is_through/1]).
 
 -export_type([site/0, row/0]).
 
@@ -34,7 +34,7 @@
 %% What spawns in its caller, of these modules. Not start_child and its like: the supervisor spawns.
 -define(NAMES, [spawn, spawn_link, spawn_monitor, spawn_opt, spawn_request, start, start_link, start_monitor,
                 async, async_stream]).
--define(SUPERVISED, [start_child, start_child_with_retry, async, async_nolink, async_stream, async_stream_nolink]).
+-define(SUPERVISED, [start_child, async, async_nolink, async_stream, async_stream_nolink]).
 -define(REACH, 300).                 % functions looked at for a tail call
 
 %% @doc The frames that are looked through: {Module, Function | '_'}. `More': the user's own.
@@ -63,8 +63,7 @@ exported({Module, Function}) ->
         _ -> []
     end.
 
-%% @doc Whether a call creates a process that runs what it is given.
--spec spawns(mfa()) -> boolean().
+%% Whether a call creates a process that runs what it is given.
 spawns({erpc, call, _}) -> true;
 spawns({Module, Function, _}) when Module =:= 'Elixir.Task.Supervisor'; Module =:= 'Elixir.DynamicSupervisor';
                                    Module =:= supervisor; Module =:= 'Elixir.Supervisor' ->
@@ -154,20 +153,22 @@ made(Module, Function, undefined) ->
 %% The frame that called. The calls on its line tell whether it is the one. Before OTP 27 the VM takes the line
 %% of the return address, which may be the next one.
 frame({Module, Function, Arity, File, Line}) ->
-    Base = #{module => Module, function => lineage_code:outer({Function, Arity}),
-             file => unicode:characters_to_binary(File), line => Line},
+    Shown = {unicode:characters_to_binary(File), Line},
+    Base = #{module => Module, function => lineage_code:outer({Function, Arity}), file => element(1, Shown), line => Line},
     case lineage_code:calls(Module, {Function, Arity}) of
         unknown ->
             Base#{kind => via, tail => false};
         Calls ->
             Api = lineage_hook:api(),
-            Shown = {unicode:characters_to_binary(File), Line},
             Here = [{Callee, L} || {Callee, {_, L} = Place, _, Behind} = Call <- Calls, leaves_frame(Call),
                                    Shown =:= case Api of sessions -> Place; single -> Behind end],
             {Direct, Others} = lists:partition(fun({Callee, _}) -> Callee =/= dynamic andalso spawns(Callee) end, Here),
-            Called = [#{call => C} || {C, _} <- Direct, length(Direct) =:= 1],
-            maps:merge(lists:foldl(fun maps:merge/2, Base, Called), judged(lists:usort([L || {_, L} <- Direct]),
-                                    reach(lists:usort([Callee || {Callee, _} <- Others]), #{}, {true, []})))
+            Reached = reach(lists:usort([Callee || {Callee, _} <- Others]), #{}, {true, []}),
+            Called = case Direct of
+                         [{Callee, _}] -> Base#{call => Callee};
+                         _ -> Base
+                     end,
+            maps:merge(Called, judged(lists:usort([L || {_, L} <- Direct]), Reached))
     end.
 
 %% A built-in function runs in its caller's frame, also at its end.
@@ -235,14 +236,13 @@ text(#{kind := start, runs := Runs, spawner := Spawner} = Site) ->
 perhaps(#{candidate := _} = Site) -> [", perhaps ", candidate(Site)];
 perhaps(_Site) -> [].
 
-%% @doc `File:Line', or <<>> where there is none.
--spec place(site()) -> binary().
-place(#{file := File, line := Line}) -> join([short(File), $:, integer_to_binary(Line)]);
-place(_Site) -> <<>>.
+place(#{file := File, line := Line}) -> place(File, Line).
+
+place(File, Line) -> join([short(File), $:, integer_to_binary(Line)]).
 
 %% @doc `File:Line' of the only call that it seems to have been.
 -spec candidate(site()) -> binary().
-candidate(#{candidate := {File, Line}}) -> join([short(File), $:, integer_to_binary(Line)]).
+candidate(#{candidate := {File, Line}}) -> place(File, Line).
 
 %% Paths of builds are long: what is below the working directory is shown as such.
 short(File) ->

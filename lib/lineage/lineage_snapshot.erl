@@ -12,12 +12,15 @@
 %% <dt>`supervisors'</dt><dd>An array of `{"pid", "generation", "name", "initial_call", "children"}', largest
 %%   first, at most 1,000: how many processes have it as guardian (65,535: that many or more).</dd>
 %% <dt>`orphans'</dt><dd>An array of `{"pid", "generation", "kind", "initial_call", "name", "label", "app",
-%%   "age_ms", "parent", "direct", "root", "monitored"}', at most 10,000.</dd>
+%%   "age_ms", "parent", "direct", "root", "monitored", "site"}', at most 10,000.</dd>
+%% <dt>`sites'</dt><dd>An array of `{"kind", "text", "births", "live", "orphans", "unheard"}', as `lineage:sites/0' ranks
+%%   them; with `file' and `line', `candidate' (`{"file", "line"}') and `call' (`["module", "function", arity]') where
+%%   these are known. An orphan's `site' is the same without the numbers.</dd>
 %% </dl>
 %% Pids are strings such as `"<0.123.0>"', initial calls `"module:function/1"', what is not known is `null'.
 -module(lineage_snapshot).
 
--export([save/1, diff/1]).
+-export([save/1, diff/1, sites/0]).
 
 -export_type([diff/0]).
 
@@ -102,22 +105,14 @@ orphan(#{pid := Pid, root := Root, parent := Parent} = O) ->
 
 %% What reports show of it, and the place itself where there is one.
 site(Site) ->
-    Place = case Site of
-                #{file := File, line := Line} -> #{<<"file">> => File, <<"line">> => Line};
-                _ -> #{}
-            end,
-    Candidate = case Site of
-                    #{candidate := {F, L}} -> #{<<"candidate">> => #{<<"file">> => F, <<"line">> => L}};
-                    _ -> #{}
-                end,
-    Call = case Site of
-               #{call := {Module, Function, Arity}} ->
-                   #{<<"call">> => [atom_to_binary(Module), atom_to_binary(Function), Arity]};
-               _ ->
-                   #{}
-           end,
-    (maps:merge(maps:merge(Place, Candidate), Call))#{<<"kind">> => atom_to_binary(maps:get(kind, Site)), <<"text">> => lineage_site:text(Site)}.
+    Parts = [#{<<"kind">> => atom_to_binary(maps:get(kind, Site)), <<"text">> => lineage_site:text(Site)}]
+        ++ [#{<<"file">> => File, <<"line">> => Line} || #{file := File, line := Line} <- [Site]]
+        ++ [#{<<"candidate">> => #{<<"file">> => File, <<"line">> => Line}} || #{candidate := {File, Line}} <- [Site]]
+        ++ [#{<<"call">> => [atom_to_binary(M), atom_to_binary(F), A]} || #{call := {M, F, A}} <- [Site]],
+    lists:foldl(fun maps:merge/2, #{}, Parts).
 
+%% @private The sites of this session as a snapshot has them.
+-spec sites() -> [#{binary() => term()}].
 sites() ->
     [(site(Site))#{<<"births">> => Births, <<"live">> => Live, <<"orphans">> => Orphans, <<"unheard">> => Unheard}
      || #{site := Site, births := Births, live := Live, orphans := Orphans, unheard := Unheard} <- lineage_site:sites()].

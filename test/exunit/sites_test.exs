@@ -51,19 +51,22 @@ defmodule Lineage.SitesTest do
     result
   end
 
+  defp lines_are_sites(functions) do
+    found = apart(fn -> for f <- functions, do: {f, apply(SiteUser, f, [])} end)
+
+    for {function, {line, pid}} <- found do
+      assert %{kind: :call, line: ^line, module: SiteUser, function: {^function, 0}} = site(pid),
+             "#{function}: #{inspect(site(pid))}"
+    end
+
+    stop(for {_f, {_line, pid}} <- found, do: pid)
+  end
+
   describe "with exact sites" do
     @describetag attach: [sites: :exact]
 
     test "the line of each call is the site" do
-      found = apart(fn -> for f <- @by_closure ++ @by_call, do: {f, apply(SiteUser, f, [])} end)
-
-      for {function, {line, pid}} <- found do
-        assert %{kind: :call, line: ^line, module: SiteUser, function: {^function, 0}} =
-                 site(pid),
-               "#{function}: #{inspect(site(pid))}"
-      end
-
-      stop(for {_f, {_line, pid}} <- found, do: pid)
+      lines_are_sites(@by_closure ++ @by_call)
     end
 
     test "a tail call is none, and says so" do
@@ -83,15 +86,7 @@ defmodule Lineage.SitesTest do
 
   describe "with sites of closures" do
     test "functions that are written where they are spawned have their line" do
-      found = apart(fn -> for f <- @by_closure, do: {f, apply(SiteUser, f, [])} end)
-
-      for {function, {line, pid}} <- found do
-        assert %{kind: :call, line: ^line, module: SiteUser, function: {^function, 0}} =
-                 site(pid),
-               "#{function}: #{inspect(site(pid))}"
-      end
-
-      stop(for {_f, {_line, pid}} <- found, do: pid)
+      lines_are_sites(@by_closure)
     end
   end
 
