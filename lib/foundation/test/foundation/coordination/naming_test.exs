@@ -11,7 +11,10 @@ defmodule Foundation.Coordination.NamingTest do
 
   test "it is its own cluster under each name, and keeps its ledger" do
     paths = Enum.reject(:code.get_path(), &List.starts_with?(&1, :code.lib_dir()))
-    options = %{connection: :standard_io, args: Enum.map(["-pa"], &to_charlist/1) ++ paths}
+
+    # Distribution starts in a node that runs: nobody else needs to have started epmd, so it goes without.
+    without_epmd = ["-start_epmd", "false", "-erl_epmd_port", "#{free_port()}", "-pa"]
+    options = %{connection: :standard_io, args: Enum.map(without_epmd, &to_charlist/1) ++ paths}
     peer = start_supervised!(%{id: :peer, start: {:peer, :start_link, [options]}})
 
     call = fn module, function, arguments ->
@@ -32,5 +35,12 @@ defmodule Foundation.Coordination.NamingTest do
     :ok = call.(:net_kernel, :stop, [])
     assert {:ok, 3} = call.(Primitives, :increment_counter, [:named])
     assert {:ok, %{leader: :nonode@nohost, term: 3}} = call.(Primitives, :elect_leader, [])
+  end
+
+  defp free_port do
+    {:ok, socket} = :gen_tcp.listen(0, ip: {127, 0, 0, 1})
+    {:ok, port} = :inet.port(socket)
+    :ok = :gen_tcp.close(socket)
+    port
   end
 end
