@@ -30,10 +30,10 @@ int lin_census_create(const struct lin_census_options *options, struct lin_censu
     bool sites = options->sites != LIN_SITES_OFF;
     size_t index_bytes = (size_t)limit * sizeof(uint32_t);
     uint32_t chunks_max = limit / LIN_CHUNK + limit / LIN_CHUNK / 4 + 64;
-    size_t fixed = index_bytes + chunks_max * sizeof(void *) + sizeof(struct lin_mfas) +
-                   sizeof(struct lin_census) + 64 +
-                   (options->monitors_exact ? lin_monitors_bytes() : 0) +
-                   (sites ? lin_sites_bytes(options->sites == LIN_SITES_EXACT) : 0);
+    size_t fixed =
+        index_bytes + chunks_max * sizeof(void *) + sizeof(struct lin_mfas) +
+        sizeof(struct lin_census) + 64 + (options->monitors_exact ? lin_monitors_bytes() : 0) +
+        (sites ? lin_sites_bytes(options->sites == LIN_SITES_EXACT) : 0) + lin_scopes_bytes();
     if (fixed > options->max_bytes)
         return -ENOMEM;
     struct lin_census *census = host->alloc(sizeof *census);
@@ -54,12 +54,14 @@ int lin_census_create(const struct lin_census_options *options, struct lin_censu
         census->monitors = lin_monitors_create();
     if (sites)
         census->sites = lin_sites_create(options->sites == LIN_SITES_EXACT);
+    census->scopes = lin_scopes_create();
     census->chunks = host->alloc(chunks_max * sizeof(void *));
     if (census->chunks != NULL)
         memset((void *)census->chunks, 0, chunks_max * sizeof(void *));
     census->index = host->alloc(index_bytes);
     if (census->mfas == NULL || census->chunks == NULL || census->index == NULL ||
-        (options->monitors_exact && census->monitors == NULL) || (sites && census->sites == NULL)) {
+        census->scopes == NULL || (options->monitors_exact && census->monitors == NULL) ||
+        (sites && census->sites == NULL)) {
         lin_census_destroy(census);
         return -ENOMEM;
     }
@@ -80,6 +82,7 @@ void lin_census_destroy(struct lin_census *census) {
     lin_mfas_destroy(census->mfas);
     lin_monitors_destroy(census->monitors);
     lin_sites_destroy(census->sites);
+    lin_scopes_destroy(census->scopes);
     if (census->chunks != NULL)
         host->free((void *)census->chunks);
     if (census->index != NULL)
@@ -153,32 +156,62 @@ static enum lin_monitored monitored(struct lin_census *census, void *env,
     return unsure ? LIN_MONITORED_UNKNOWN : LIN_MONITORED_NO;
 }
 
+/* The scope that a process's children are born in. */
+static uint32_t scope_of(const struct lin_census *census, const struct lin_record *record) {
+    uint32_t scope = GET(record->scope);
+    if (__builtin_expect((GET(record->flags) & LIN_F_SERVING) != 0, 0))
+        lin_serving_read(census->scopes, GET(record->pid), &scope);
+    return scope;
+}
+
+/* What is in another scope than its supervisor was started at somebody's request. */
+static void leave_scope(struct lin_census *census, const struct lin_record *record) {
+    uint32_t scope = GET(record->scope);
+    if (__builtin_expect(scope == 0, 1) || (GET(record->flags) & LIN_F_FOREIGN) != 0)
+        return;
+    const struct lin_record *parent = peek(census, GET(record->parent));
+    if (parent != NULL && (GET(parent->flags) & LIN_CLASS_SUPERVISOR) != 0 &&
+        GET(parent->scope) != scope)
+        lin_heir_put(census->scopes, GET(record->pid), scope);
+}
+
+/* An abnormal exit that nobody is known to have noticed. */
+static void unheard(struct lin_thread *self, enum lin_monitored watched,
+                    const struct lin_dead *dead) {
+    lin_site_count(self, dead->site, false);
+    if (watched == LIN_MONITORED_UNKNOWN) {
+        COUNT(self->counts.unheard);
+        return;
+    }
+    COUNT(self->counts.silent);
+    lin_recent_push(self, LIN_RING_SILENT, dead);
+}
+
 /* What is remembered of a death. The entry is locked. */
 static void bury(struct lin_census *census, struct lin_thread *self, void *env,
                  struct lin_record *record, uint64_t reason, bool abnormal, bool seen) {
     uint32_t flags = GET(record->flags);
     COUNT(*(seen ? &self->counts.seen : &self->counts.swept));
+    leave_scope(census, record);
     enum lin_monitored watched = monitored(census, env, record);
     if (unheard_of(flags)) {
+        struct lin_dead dead = {
+            .pid = GET(record->pid),
+            .parent = GET(record->parent),
+            .birth = GET(record->birth),
+            .death = lin_clock_ticks(),
+            .reason = reason,
+            .initial_call = GET(record->initial_call),
+            .spawner = GET(record->spawner),
+            .flags = flags,
+            .site = GET(record->site),
+            .scope = GET(record->scope),
+            .abnormal = abnormal,
+            .monitored = (uint8_t)watched,
+        };
+        lin_recent_push(self, LIN_RING_DEAD, &dead);
         if (seen && abnormal && watched != LIN_MONITORED_YES)
-            lin_site_count(self, GET(record->site), false);
-        if (seen && abnormal && watched == LIN_MONITORED_NO)
-            COUNT(self->counts.silent);
-        else if (seen && abnormal && watched == LIN_MONITORED_UNKNOWN)
-            COUNT(self->counts.unheard);
-        lin_recent_push(self, &(struct lin_dead){
-                                  .pid = GET(record->pid),
-                                  .parent = GET(record->parent),
-                                  .birth = GET(record->birth),
-                                  .death = lin_clock_ticks(),
-                                  .reason = reason,
-                                  .initial_call = GET(record->initial_call),
-                                  .spawner = GET(record->spawner),
-                                  .flags = flags,
-                                  .site = GET(record->site),
-                                  .abnormal = abnormal,
-                                  .monitored = (uint8_t)watched,
-                              });
+            unheard(self, watched, &dead);
     }
     LIN_TAP(.ticks = lin_clock_ticks(), .pid = GET(record->pid), .a = reason, .b = abnormal,
             .no = next_no(record), .kind = seen ? LIN_EV_EXIT : LIN_EV_SWEPT,
@@ -196,7 +229,10 @@ static void fill(struct lin_census *census, struct lin_record *record,
     uint32_t flags = birth->flags | lin_mfa_class(census->mfas, birth->initial_call);
     struct lin_record *parent =
         (flags & LIN_F_FOREIGN) != 0 || birth->parent == 0 ? NULL : peek(census, birth->parent);
-    uint32_t scope = parent == NULL ? 0 : GET(parent->scope);
+    /* Whom the parent of a seed serves now is not for whom it spawned it. */
+    uint32_t scope = parent == NULL                ? 0
+                     : (flags & LIN_F_SEEDED) != 0 ? GET(parent->scope)
+                                                   : scope_of(census, parent);
     uint32_t spawner = parent == NULL ? 0 : GET(parent->initial_call);
     struct lin_entry still;
     /* A birth's parent is running in this thread; that of a seed may die and its record go on. */
@@ -467,7 +503,10 @@ void lin_census_exit(struct lin_census *census, struct lin_thread *self, void *e
 }
 
 void lin_census_monitor(struct lin_census *census, uint64_t watcher, uint64_t target) {
-    if (target != 0 && !lin_census_is_suspect(census, target))
+    const struct lin_record *own = peek(census, watcher);
+    /* The library's own monitors are nobody's who would notice. */
+    if ((target != 0 && !lin_census_is_suspect(census, target)) ||
+        (own != NULL && (GET(own->flags) & LIN_CLASS_OWN) != 0))
         return;
     if (!lin_monitors_call(census->monitors, watcher, target))
         SET(census->monitors_full, true);
@@ -486,6 +525,52 @@ bool lin_census_flag(struct lin_census *census, uint64_t pid, uint32_t set, uint
     write_end(record);
     lin_index_unlock(entry, value);
     return true;
+}
+
+bool lin_census_scope(struct lin_census *census, uint64_t pid, uint32_t scope, uint32_t *former) {
+    _Atomic uint32_t *entry;
+    uint32_t value;
+    struct lin_record *record = acquire(census, pid, &entry, &value);
+    if (record == NULL)
+        return false;
+    *former = GET(record->scope);
+    write_begin(record);
+    SET(record->scope, scope);
+    write_end(record);
+    lin_index_unlock(entry, value);
+    return true;
+}
+
+static void serve(struct lin_census *census, void *env, uint64_t supervisor, uint32_t scope) {
+    const struct lin_record *record = peek(census, supervisor);
+    if (record == NULL)
+        return;
+    if (scope == GET(record->scope)) {
+        lin_census_served(census, supervisor);
+        return;
+    }
+    lin_serving_put(census->scopes, env, supervisor, scope);
+    lin_census_flag(census, supervisor, LIN_F_SERVING, 0);
+}
+
+void lin_census_serve(struct lin_census *census, void *env, uint64_t supervisor, uint64_t caller) {
+    const struct lin_record *asks = peek(census, caller);
+    if (asks != NULL)
+        serve(census, env, supervisor, scope_of(census, asks));
+}
+
+void lin_census_replace(struct lin_census *census, void *env, uint64_t supervisor, uint64_t child) {
+    uint32_t scope;
+    if (lin_heir_take(census->scopes, child, &scope))
+        serve(census, env, supervisor, scope);
+}
+
+void lin_census_served(struct lin_census *census, uint64_t supervisor) {
+    const struct lin_record *record = peek(census, supervisor);
+    if (record == NULL || (GET(record->flags) & LIN_F_SERVING) == 0)
+        return;
+    lin_census_flag(census, supervisor, 0, LIN_F_SERVING);
+    lin_serving_drop(census->scopes, supervisor);
 }
 
 bool lin_census_set_guardian(struct lin_census *census, uint64_t pid, uint64_t guardian) {

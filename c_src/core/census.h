@@ -32,6 +32,7 @@
 #include "mfa.h"
 #include "monitors.h"
 #include "recent.h"
+#include "scopes.h"
 #include "sites.h"
 
 #include <stdatomic.h>
@@ -46,6 +47,7 @@
 #define LIN_F_SEEDED 0x10u      /* there before attach: birth is the time of attach */
 #define LIN_F_REMOTE_LINK 0x20u /* had a link to another node */
 #define LIN_F_WATCHED 0x40u     /* under exact monitors: the table had, or has, one on it */
+#define LIN_F_SERVING 0x100u    /* a supervisor that spawns for another: see scopes.h */
 #define LIN_CLASS_ROOT (1u << 16)
 #define LIN_CLASS_RUNTIME (1u << 17)
 #define LIN_CLASS_HOST (1u << 18)
@@ -67,8 +69,8 @@ struct lin_record {
     _Atomic uint32_t flags;
     _Atomic uint64_t parent;
     _Atomic uint64_t guardian;
-    _Atomic uint32_t site; /* sites.h; 0: not known, as of those that were there before attach */
-    _Atomic uint32_t scope;
+    _Atomic uint32_t site;  /* sites.h; 0: not known, as of those that were there before attach */
+    _Atomic uint32_t scope; /* handed down at birth; 0: none */
     _Atomic uint32_t initial_call; /* mfa.h */
     _Atomic uint32_t spawner; /* the parent's initial call; while free: the next of its chunk */
     _Atomic uint64_t birth;
@@ -104,6 +106,7 @@ struct lin_census {
     struct lin_mfas *mfas;
     struct lin_monitors *monitors; /* NULL unless exact */
     struct lin_sites *sites;       /* NULL when off */
+    struct lin_scopes *scopes;
     /* The table of monitors was full once: nobody is known to be unwatched from then on. */
     _Atomic bool monitors_full;
     uint32_t chunks_max;
@@ -196,6 +199,15 @@ void lin_census_exit(struct lin_census *census, struct lin_thread *self, void *e
  * spawn). Only suspects are watched over; others are left alone.
  */
 void lin_census_monitor(struct lin_census *census, uint64_t watcher, uint64_t target);
+
+/* Puts a process into a scope: `former` is the one that it was in. False when it is not in the
+ * census. */
+bool lin_census_scope(struct lin_census *census, uint64_t pid, uint32_t scope, uint32_t *former);
+/* Supervisor serves a request of `caller`: spawns in its scope, until served. */
+void lin_census_serve(struct lin_census *census, void *env, uint64_t supervisor, uint64_t caller);
+/* Supervisor hears that `child` died, and may start another in its place. */
+void lin_census_replace(struct lin_census *census, void *env, uint64_t supervisor, uint64_t child);
+void lin_census_served(struct lin_census *census, uint64_t supervisor);
 
 /* Sets and clears flags of a live record; false when the pid is not in the census. */
 bool lin_census_flag(struct lin_census *census, uint64_t pid, uint32_t set, uint32_t clear);

@@ -24,6 +24,7 @@
 #ifndef LIN_GATE_H
 #define LIN_GATE_H
 
+#include "recent.h"
 #include "sites.h"
 
 #include <stdatomic.h>
@@ -32,7 +33,6 @@
 #include <stdint.h>
 
 struct lin_census;
-struct lin_recent;
 
 /* What the core needs from whoever loads it. */
 struct lin_host {
@@ -63,7 +63,7 @@ struct lin_thread {
         uint64_t pid;
         uint32_t number;
     } nursery[LIN_NURSERY];
-    _Atomic(struct lin_recent *) recent; /* made at its first unlinked death, freed at close */
+    _Atomic(struct lin_recent *) recent[LIN_RINGS]; /* made at need, freed at close */
     /* Made at its first birth at one of the page's sites, freed at close. */
     _Atomic(struct lin_site_page *) site_pages[LIN_SITE_PAGES];
     struct lin_thread *next; /* set once, before the thread is published */

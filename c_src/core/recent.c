@@ -5,15 +5,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-void lin_recent_push(struct lin_thread *self, const struct lin_dead *dead) {
-    struct lin_recent *ring = atomic_load_explicit(&self->recent, memory_order_relaxed);
+void lin_recent_push(struct lin_thread *self, enum lin_ring which, const struct lin_dead *dead) {
+    struct lin_recent *ring = atomic_load_explicit(&self->recent[which], memory_order_relaxed);
     if (ring == NULL) {
         ring = lin_gate.host->alloc(sizeof *ring);
         if (ring == NULL)
             return;
         memset(ring, 0, sizeof *ring);
         atomic_fetch_add_explicit(&lin_gate.thread_bytes, sizeof *ring, memory_order_relaxed);
-        atomic_store_explicit(&self->recent, ring, memory_order_release); /* pairs with read */
+        atomic_store_explicit(&self->recent[which], ring,
+                              memory_order_release); /* pairs with read */
     }
     uint64_t word[LIN_DEAD_WORDS] = {0};
     memcpy(word, dead, sizeof *dead);
@@ -50,13 +51,15 @@ static int newest_first(const void *left, const void *right) {
     return l < r ? 1 : l > r ? -1 : 0;
 }
 
-size_t lin_recent_read(uint32_t session, struct lin_dead *out, size_t out_len, size_t count) {
+size_t lin_recent_read(uint32_t session, enum lin_ring which, struct lin_dead *out, size_t out_len,
+                       size_t count) {
     size_t n = 0;
     struct lin_thread *thread = atomic_load_explicit(&lin_gate.threads, memory_order_acquire);
     for (; thread != NULL; thread = thread->next) {
         if (atomic_load_explicit(&thread->session, memory_order_acquire) != session)
             continue;
-        struct lin_recent *ring = atomic_load_explicit(&thread->recent, memory_order_acquire);
+        struct lin_recent *ring =
+            atomic_load_explicit(&thread->recent[which], memory_order_acquire);
         if (ring != NULL)
             n += read_ring(ring, out + n, out_len - n);
     }
@@ -64,22 +67,24 @@ size_t lin_recent_read(uint32_t session, struct lin_dead *out, size_t out_len, s
     return n < count ? n : count;
 }
 
-size_t lin_recent_threads(void) {
+size_t lin_recent_rings(enum lin_ring which) {
     size_t n = 0;
     struct lin_thread *thread = atomic_load_explicit(&lin_gate.threads, memory_order_acquire);
     for (; thread != NULL; thread = thread->next)
-        n++;
+        if (atomic_load_explicit(&thread->recent[which], memory_order_relaxed) != NULL)
+            n++;
     return n;
 }
 
 void lin_recent_free_all(void) {
     struct lin_thread *thread = atomic_load_explicit(&lin_gate.threads, memory_order_acquire);
-    for (; thread != NULL; thread = thread->next) {
-        struct lin_recent *ring =
-            atomic_exchange_explicit(&thread->recent, NULL, memory_order_acquire);
-        if (ring == NULL)
-            continue;
-        lin_gate.host->free(ring);
-        atomic_fetch_sub_explicit(&lin_gate.thread_bytes, sizeof *ring, memory_order_relaxed);
-    }
+    for (; thread != NULL; thread = thread->next)
+        for (int which = 0; which < LIN_RINGS; which++) {
+            struct lin_recent *ring =
+                atomic_exchange_explicit(&thread->recent[which], NULL, memory_order_acquire);
+            if (ring == NULL)
+                continue;
+            lin_gate.host->free(ring);
+            atomic_fetch_sub_explicit(&lin_gate.thread_bytes, sizeof *ring, memory_order_relaxed);
+        }
 }

@@ -1,10 +1,10 @@
 /*
- * recent.h - the last dead that had no link.
+ * recent.h - the last dead that had no link, and the last silent failures.
  *
- * Model: a ring for each thread, so that deaths on two schedulers share no cache line; a reader
- * merges the rings by time. A ring has one writer, its thread; a slot's own seqlock tells a reader
- * that it was overwritten meanwhile, then the slot is left out (a newer one stands elsewhere).
- * Ownership: made at a thread's first unlinked death, freed at the census's close.
+ * Model: rings for each thread, one of either kind, so that deaths on two schedulers share no cache
+ * line; a reader merges the rings by time. A ring has one writer, its thread; a slot's own seqlock
+ * tells a reader that it was overwritten meanwhile, then the slot is left out (a newer one stands
+ * elsewhere). Ownership: made at a thread's first unlinked death, freed at the census's close.
  */
 #ifndef LIN_RECENT_H
 #define LIN_RECENT_H
@@ -13,7 +13,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define LIN_RECENT 1000u
+#define LIN_RECENT 1000u /* of a ring */
+
+/* Silent failures are rare: other deaths do not push them out of a ring of their own. */
+enum lin_ring { LIN_RING_DEAD, LIN_RING_SILENT, LIN_RINGS };
 
 enum lin_monitored { LIN_MONITORED_UNKNOWN, LIN_MONITORED_NO, LIN_MONITORED_YES };
 
@@ -27,6 +30,7 @@ struct lin_dead {
     uint32_t spawner;
     uint32_t flags;
     uint32_t site;
+    uint32_t scope;
     uint8_t abnormal;
     uint8_t monitored; /* enum lin_monitored */
 };
@@ -46,17 +50,18 @@ struct lin_thread;
 
 /* Puts one down in this thread's ring; without memory for the ring it is lost (the counts are not).
  */
-void lin_recent_push(struct lin_thread *self, const struct lin_dead *dead);
+void lin_recent_push(struct lin_thread *self, enum lin_ring which, const struct lin_dead *dead);
 
 /*
  * Copies the newest dead of `session`, newest first, at most `count` (<= LIN_RECENT) to `out`,
- * whose scratch must hold LIN_RECENT entries for each thread: see lin_recent_threads. Returns how
+ * whose scratch must hold LIN_RECENT entries for each thread: see lin_recent_rings. Returns how
  * many.
  */
-size_t lin_recent_read(uint32_t session, struct lin_dead *out, size_t out_len, size_t count);
+size_t lin_recent_read(uint32_t session, enum lin_ring which, struct lin_dead *out, size_t out_len,
+                       size_t count);
 
-/* How many rings there may be, for sizing `out`. */
-size_t lin_recent_threads(void);
+/* How many rings of that kind there are, for sizing `out`. */
+size_t lin_recent_rings(enum lin_ring which);
 
 /* Frees all rings. No thread may be inside the gate. */
 void lin_recent_free_all(void);

@@ -19,7 +19,7 @@ struct lin_nif lin_nif;
 
 #define LIN_ATOM_DEFINE(name) ERL_NIF_TERM am_##name;
 LIN_ATOMS(LIN_ATOM_DEFINE)
-ERL_NIF_TERM am_any, am_error, am_true, am_false, am_task, am_agent;
+ERL_NIF_TERM am_any, am_error, am_true, am_false, am_task, am_agent, am_exit_signal;
 
 /* What lives in priv_data: another instance of the library reads it at upgrade. */
 struct instance {
@@ -72,6 +72,7 @@ static void make_atoms(ErlNifEnv *env) {
     am_any = enif_make_atom(env, "_");
     am_task = enif_make_atom(env, "Elixir.Task.Supervised");
     am_agent = enif_make_atom(env, "Elixir.Agent.Server");
+    am_exit_signal = enif_make_atom(env, "EXIT");
     am_error = enif_make_atom(env, "error");
     am_true = enif_make_atom(env, "true");
     am_false = enif_make_atom(env, "false");
@@ -237,6 +238,7 @@ static ErlNifFunc functions[] = {
     {"confirm", 2, confirm_nif, DIRTY}, {"set_guardian", 2, set_guardian_nif, 0},
     {"verdict", 1, verdict_nif, DIRTY}, {"recent", 1, recent_nif, DIRTY},
     {"wrapper", 2, wrapper_nif, 0},     {"sites", 0, sites_nif, DIRTY},
+    {"scope", 2, scope_nif, 0},         {"scoped", 1, scoped_nif, DIRTY},
 };
 
 __attribute__((visibility("default")))

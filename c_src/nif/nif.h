@@ -48,6 +48,8 @@
     X(getting_linked)                                                                              \
     X(getting_unlinked)                                                                            \
     X(guardian)                                                                                    \
+    X(handle_call)                                                                                 \
+    X(handle_info)                                                                                 \
     X(hooked)                                                                                      \
     X(host)                                                                                        \
     X(hosts)                                                                                       \
@@ -92,6 +94,7 @@
     X(roots)                                                                                       \
     X(runtime)                                                                                     \
     X(scope)                                                                                       \
+    X(scope_overflows)                                                                             \
     X(seeded)                                                                                      \
     X(seen)                                                                                        \
     X(service)                                                                                     \
@@ -124,7 +127,7 @@
 #define LIN_ATOM_EXTERN(name) extern ERL_NIF_TERM am_##name;
 LIN_ATOMS(LIN_ATOM_EXTERN)
 /* Names that C, or a macro, keeps for itself. */
-extern ERL_NIF_TERM am_any, am_error, am_true, am_false, am_task, am_agent;
+extern ERL_NIF_TERM am_any, am_error, am_true, am_false, am_task, am_agent, am_exit_signal;
 
 struct lin_nif {
     ErlNifMutex *maintenance; /* serialises open, close and all maintenance of the census */
@@ -142,6 +145,13 @@ struct lin_census *lin_maintenance(struct lin_thread **self);
 ERL_NIF_TERM lin_maintenance_end(ErlNifEnv *env, const struct lin_census *census,
                                  ERL_NIF_TERM answer);
 ERL_NIF_TERM lin_mfa_term(ErlNifEnv *env, const struct lin_census *census, uint32_t id);
+ERL_NIF_TERM lin_entry_map(ErlNifEnv *env, const struct lin_census *census,
+                           const struct lin_entry *entry);
+ERL_NIF_TERM lin_dead_map(ErlNifEnv *env, const struct lin_census *census,
+                          const struct lin_dead *dead);
+/* The newest of a ring, newest first: free with enif_free. NULL without memory. In maintenance. */
+struct lin_dead *lin_dead_read(const struct lin_census *census, enum lin_ring which, size_t count,
+                               size_t *read);
 #define LIN_ENTRY(name) ERL_NIF_TERM name(ErlNifEnv *, int, const ERL_NIF_TERM[]);
 LIN_ENTRY(info_nif)
 LIN_ENTRY(classify_nif)
@@ -159,6 +169,10 @@ LIN_ENTRY(verdict_nif)
 LIN_ENTRY(recent_nif)
 LIN_ENTRY(wrapper_nif)
 LIN_ENTRY(sites_nif)
+
+/* scope.c */
+LIN_ENTRY(scope_nif)
+LIN_ENTRY(scoped_nif)
 
 /* tracer.c */
 LIN_ENTRY(enabled_nif)

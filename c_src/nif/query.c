@@ -114,7 +114,7 @@ ERL_NIF_TERM info_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     struct lin_totals totals;
     lin_census_totals(census, &totals);
     struct lin_clock_point now = lin_clock_now();
-    ERL_NIF_TERM keys[22], values[22];
+    ERL_NIF_TERM keys[23], values[23];
     size_t n = 0;
     KV(births, enif_make_uint64(env, totals.births));
     KV(seeded, enif_make_uint64(env, totals.seeded));
@@ -136,6 +136,7 @@ ERL_NIF_TERM info_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     const struct lin_sites *sites = census->sites;
     KV(sites, sites == NULL ? am_off : lin_sites_exact(sites) ? am_exact : am_closure);
     KV(site_overflows, enif_make_uint64(env, sites == NULL ? 0 : lin_sites_overflows(sites)));
+    KV(scope_overflows, enif_make_uint64(env, lin_scopes_lost(census->scopes)));
     KV(mfa_overflows, enif_make_uint64(env, atomic_load(&census->mfas->overflows)));
     lin_gate_leave(self);
     return map_of(env, keys, values, n);
@@ -245,8 +246,8 @@ ERL_NIF_TERM sweep_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     return lin_maintenance_end(env, census, enif_make_uint64(env, swept));
 }
 
-static ERL_NIF_TERM entry_map(ErlNifEnv *env, const struct lin_census *census,
-                              const struct lin_entry *entry) {
+ERL_NIF_TERM lin_entry_map(ErlNifEnv *env, const struct lin_census *census,
+                           const struct lin_entry *entry) {
     struct lin_clock_point now = lin_clock_now();
     ERL_NIF_TERM keys[12], values[12];
     size_t n = 0;
@@ -275,7 +276,7 @@ ERL_NIF_TERM record_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
         return lin_error(env, am_closed);
     struct lin_entry entry;
     ERL_NIF_TERM answer =
-        lin_census_read(census, pid, &entry) ? entry_map(env, census, &entry) : am_undefined;
+        lin_census_read(census, pid, &entry) ? lin_entry_map(env, census, &entry) : am_undefined;
     lin_gate_leave(self);
     return answer;
 }
@@ -422,8 +423,9 @@ ERL_NIF_TERM verdict_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     return lin_maintenance_end(env, census, answer);
 }
 
-static ERL_NIF_TERM dead_map(ErlNifEnv *env, const struct lin_census *census,
-                             struct lin_clock_point now, const struct lin_dead *dead) {
+ERL_NIF_TERM lin_dead_map(ErlNifEnv *env, const struct lin_census *census,
+                          const struct lin_dead *dead) {
+    struct lin_clock_point now = lin_clock_now();
     struct lin_entry entry = {.birth = dead->birth, .flags = dead->flags};
     uint64_t born_ns = lin_clock_since_ns(census->opened, now, dead->birth);
     uint64_t died_ns = lin_clock_since_ns(census->opened, now, dead->death);
@@ -431,7 +433,7 @@ static ERL_NIF_TERM dead_map(ErlNifEnv *env, const struct lin_census *census,
     ERL_NIF_TERM watched = dead->monitored == LIN_MONITORED_NO    ? am_no
                            : dead->monitored == LIN_MONITORED_YES ? am_yes
                                                                   : am_unknown;
-    ERL_NIF_TERM keys[11], values[11];
+    ERL_NIF_TERM keys[12], values[12];
     size_t n = 0;
     KV(pid, dead->pid);
     KV(generation, enif_make_uint(env, lin_census_generation(census, &entry)));
@@ -444,7 +446,17 @@ static ERL_NIF_TERM dead_map(ErlNifEnv *env, const struct lin_census *census,
     KV(reason, dead->reason == 0 ? am_unknown : dead->reason);
     KV(abnormal, dead->abnormal ? am_true : am_false);
     KV(monitored, watched);
+    KV(scope, enif_make_uint(env, dead->scope));
     return map_of(env, keys, values, n);
+}
+
+struct lin_dead *lin_dead_read(const struct lin_census *census, enum lin_ring which, size_t count,
+                               size_t *read) {
+    size_t room = lin_recent_rings(which) * LIN_RECENT;
+    struct lin_dead *dead = enif_alloc((room + 1) * sizeof *dead);
+    if (dead != NULL)
+        *read = lin_recent_read(census->session, which, dead, room, count);
+    return dead;
 }
 
 /* recent(Count) */
@@ -455,20 +467,14 @@ ERL_NIF_TERM recent_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
         return enif_make_badarg(env);
     struct lin_thread *self;
     struct lin_census *census = lin_maintenance(&self);
-    ERL_NIF_TERM answer = enif_make_list(env, 0);
-    if (census != NULL) {
-        size_t room = lin_recent_threads() * LIN_RECENT;
-        struct lin_dead *dead = enif_alloc(room * sizeof *dead);
-        struct lin_clock_point now = lin_clock_now();
-        size_t n = dead == NULL ? 0
-                                : lin_recent_read(census->session, dead, room,
-                                                  count < LIN_RECENT ? count : LIN_RECENT);
+    ERL_NIF_TERM answer = lin_error(env, am_enomem);
+    size_t n, most = count < LIN_RECENT ? count : LIN_RECENT;
+    struct lin_dead *dead = census == NULL ? NULL : lin_dead_read(census, LIN_RING_DEAD, most, &n);
+    if (dead != NULL) {
+        answer = enif_make_list(env, 0);
         while (n-- > 0)
-            answer = enif_make_list_cell(env, dead_map(env, census, now, &dead[n]), answer);
-        if (dead != NULL)
-            enif_free(dead);
-        else
-            answer = lin_error(env, am_enomem);
+            answer = enif_make_list_cell(env, lin_dead_map(env, census, &dead[n]), answer);
+        enif_free(dead);
     }
     return lin_maintenance_end(env, census, answer);
 }

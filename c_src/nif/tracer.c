@@ -131,13 +131,40 @@ static void on_monitor(ErlNifEnv *env, struct lin_census *census, uint64_t calle
         lin_census_monitor(census, caller, target.pid);
 }
 
-/* A call that meta tracing told: under exact monitors, or exact sites. */
+/*
+ * handle_call(Request, {Caller, Tag}, State) or handle_info({'EXIT', Child, Reason}, State) of a
+ * supervisor. Of a caller on another node nothing is known. The state is left alone.
+ */
+static void on_supervisor(ErlNifEnv *env, struct lin_census *census, uint64_t supervisor,
+                          ERL_NIF_TERM function, ERL_NIF_TERM args) {
+    const ERL_NIF_TERM *tuple;
+    ERL_NIF_TERM term;
+    int size;
+    uint64_t pid;
+    bool request = function == am_handle_call;
+    if (!lin_nth(env, args, request ? 1 : 0, &term) || !enif_get_tuple(env, term, &size, &tuple))
+        return;
+    if (request && size == 2 && pid_of(env, tuple[0], &pid))
+        lin_census_serve(census, env, supervisor, pid);
+    else if (!request && size == 3 && tuple[0] == am_exit_signal && pid_of(env, tuple[1], &pid))
+        lin_census_replace(census, env, supervisor, pid);
+}
+
+static bool is_supervisors(const struct lin_call *mfa) {
+    return mfa->function == am_handle_call || mfa->function == am_handle_info;
+}
+
+/* A call that meta tracing told: of a supervisor, or under exact monitors, or exact sites. */
 static void on_call(ErlNifEnv *env, struct lin_census *census, uint64_t caller, ERL_NIF_TERM call,
                     ERL_NIF_TERM opts) {
     struct lin_call mfa;
     ERL_NIF_TERM args, arg, result;
     if (!lin_mfa_read(env, call, &mfa, &args))
         return;
+    if (is_supervisors(&mfa)) {
+        on_supervisor(env, census, caller, mfa.function, args);
+        return;
+    }
     if (census->sites != NULL && lin_sites_exact(census->sites) &&
         enif_get_map_value(env, opts, am_match_spec_result, &result))
         lin_site_call(env, census, caller, mfa.module, result);
@@ -154,10 +181,15 @@ static void on_call(ErlNifEnv *env, struct lin_census *census, uint64_t caller, 
 
 /* What such a call returned: a reference, or {Pid, Reference}. Raised: neither. */
 static void on_return(ErlNifEnv *env, struct lin_census *census, uint64_t caller, ERL_NIF_TERM tag,
-                      ERL_NIF_TERM opts) {
+                      ERL_NIF_TERM call, ERL_NIF_TERM opts) {
     const ERL_NIF_TERM *tuple;
     ERL_NIF_TERM value;
+    struct lin_call mfa;
     int size;
+    if (lin_mfa_read(env, call, &mfa, &value) && is_supervisors(&mfa)) {
+        lin_census_served(census, caller);
+        return;
+    }
     if (census->monitors == NULL)
         return;
     if (tag != am_return_from || !enif_get_map_value(env, opts, am_extra, &value))
@@ -188,7 +220,7 @@ static void on_event(ErlNifEnv *env, struct lin_census *census, struct lin_threa
     } else if (tag == am_call) {
         on_call(env, census, pid, term, opts);
     } else if (tag == am_return_from || tag == am_exception_from) {
-        on_return(env, census, pid, tag, opts);
+        on_return(env, census, pid, tag, term, opts);
     }
 }
 

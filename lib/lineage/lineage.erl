@@ -23,7 +23,7 @@
 
 -export([attach/0, attach/1, detach/0, yield/1]).
 -export([summary/0, pids/0, orphans/0, orphans/1, recent/1, why/1, tree/0, tree/1, sites/0]).
--export([reconcile/1]).
+-export([reconcile/1, scope/2]).
 -export([diff/1, save/1, print/1]).
 
 -export_type([match/0, options/0, info/0, summary/0, orphans_options/0, kind/0, name/0, error/0]).
@@ -286,6 +286,13 @@ reconcile(Paths) ->
     Good = is_list(Paths) andalso Paths =/= [] andalso lists:all(fun(P) -> is_list(P) orelse is_binary(P) end, Paths),
     Good orelse lineage_error:raise({bad_argument, "reconcile", Paths, "a list of files and directories"}, [Paths]),
     lineage_report:attached([Paths], fun() -> lineage_reconcile:live([unicode:characters_to_list(P) || P <- Paths]) end).
+
+%% @doc Runs `Fun' in a scope of its own, and returns its result and what outlived it: `leaks', processes that it
+%% spawned, however deep, and that live half a second after it; and `silent', failures that nobody heard of (known
+%% with `monitors => exact'). {@link lineage_leak} has the report, and {@link lineage_scope} whose a process is.
+-spec scope(Name :: term(), fun(() -> Result)) -> {Result, lineage_leak:report()}.
+scope(Name, Fun) ->
+    lineage_scope:run(Name, Fun).
 
 %% @doc What is new since an earlier {@link summary/0}, or since a snapshot that {@link save/1} wrote.
 -spec diff(term()) -> term().

@@ -49,6 +49,7 @@ list([One]) -> term(One);
 list(Many) -> [lists:join(", ", [term(T) || T <- lists:droplast(Many)]), " and ", term(lists:last(Many))].
 
 tag(Cause) when is_atom(Cause) -> Cause;
+tag({told, Tag, _Sentence}) -> Tag;
 tag(Cause) -> element(1, Cause).
 
 text({not_attached, undefined}) ->
@@ -153,16 +154,25 @@ text({coexistence, {missed, Count}}) ->
     f("~b live processes had been born unseen (another tool's set_on_spawn, or its flags); they are "
       "known now, and the time is counted in blind_ms.", [Count]);
 text({coexistence, {points, Count}}) ->
-    f("~b trace points of monitors or sites => exact had been taken away (code was loaded, or another tool "
-      "cleared them) and are set again: monitors and sites from in between, within the last second, are not known.",
+    f("~b trace points of supervisors, monitors or sites => exact had been taken away (code was loaded, or another "
+      "tool cleared them) and are set again: scopes, monitors and sites from in between, within the last second, may "
+      "not be known.",
       [Count]);
 text({coexistence, forgets_points}) ->
     f("On OTP ~s another tool that clears its trace points (dbg:stop()) silently ends those of monitors or "
       "sites => exact too; they are set again each second, so `monitored` may say no for a process that was "
       "monitored within a second of that, and a site may be missing.", [erlang:system_info(otp_release)]);
 text(points_unavailable) ->
-    "The VM refused the trace points of monitors or sites => exact, so `monitored` stays `unknown`, and sites "
-    "are those of closures.";
+    "The VM refused the trace points of supervisors, monitors or sites => exact, so `monitored` stays `unknown`, sites "
+    "are those of closures, and what a supervisor starts at a scope's request is in the supervisor's own scope.";
+text({unknown_scope, Scope}) ->
+    f("There is no scope ~0tP in this session: it was checked already, or its session has ended.", [Scope, 10]);
+text({told, _Tag, Sentence}) ->
+    Sentence;
+text({leaks_need, Missing}) ->
+    ["The assertion of leaks needs a session with exits => all, sites => exact and monitors => exact, and the one that "
+     "is attached has less (", lists:join(", ", [f("~s => ~s", [K, V]) || {K, V} <- Missing]), "): call "
+     "lineage:detach() first, and the assertion attaches by itself, or attach with these options."];
 text(Cause) ->
     f("Lineage failed: ~0tp.", [Cause]).
 

@@ -29,7 +29,7 @@
 %% {@link mark/2}, of the few that a verdict is about to call orphans.
 -module(lineage_lists).
 
--export([runtime/0, hosts/0, services/0, supervisors/0]).
+-export([lazy/0, runtime/0, hosts/0, services/0, supervisors/0]).
 -export([recognise/2, recognise_many/2, mark/2, initial_calls/1, registered/1]).
 
 -export_type([match/0, entry/0]).
@@ -218,6 +218,28 @@ supervisors() ->
             <<"Elixir's DynamicSupervisor and Task.Supervisor, as they are born">>},
         {{'Elixir.ConsumerSupervisor', init, 1}, <<"GenStage's supervisor of consumers">>},
         {{ranch_conns_sup, init, '_'}, <<"ranch's supervisor of connections, as it is born">>}
+    ].
+
+%% @doc What Erlang and Elixir start when it is first needed, and keep: no leak of whoever happened to need it first.
+-spec lazy() -> [entry()].
+lazy() ->
+    Safe = <<"a server of kernel's that is started when it is first called">>,
+    [
+        {{registered, timer_server}, <<"the server of the module timer: started at its first use">>},
+        {{registered, inet_gethost_native_sup}, <<"resolves names by a port program: started at the first look-up">>},
+        {{registered, inet_gethost_native}, <<"the same">>},
+        {{registered, dets}, Safe},
+        {{registered, dets_sup}, Safe},
+        {{registered, disk_log_server}, Safe},
+        {{registered, disk_log_sup}, Safe},
+        {{registered, pg}, Safe},
+        {{registered, global_group}, Safe},
+        {{registered, ssl_sup}, <<"the application ssl, which a first connection may start">>},
+        {{registered, tls_dist_sup}, <<"distribution over TLS: started with it">>},
+        {{registered, cover_server}, <<"cover's server: kept for the node">>},
+        {{registered, 'Elixir.Mix.Sync.PubSub'}, <<"Mix's server of news between builds: started at the first lock">>},
+        {{logger_olp, init, 1}, <<"a handler of logger's: added for the node">>},
+        {{'Elixir.Logger.Backends.Supervisor', init, 1}, <<"Logger's supervisor of backends: started with the first one">>}
     ].
 
 %% @doc The initial calls of a list, for the NIF to classify births and seeds by.

@@ -10,6 +10,7 @@
 -export([classify/4, mark/2, unmark/2, seed/5, set_guardian/2]).
 -export([pids/0, record/1, records/0, guardians/0, confirm/2, verdict/1, recent/1]).
 -export([wrapper/2, sites/0]).
+-export([scope/2, scoped/1]).
 -on_load(init/0).
 
 -type class() :: root | runtime | host | service | supervisor | own.
@@ -49,7 +50,8 @@
     ago_ms := non_neg_integer(),
     reason := atom(),
     abnormal := boolean(),
-    monitored := no | yes | unknown
+    monitored := no | yes | unknown,
+    scope := non_neg_integer()
 }.
 -export_type([class/0, flag/0, parent/0, entry/0, row/0, dead/0, site/0, what/0, frame/0]).
 
@@ -171,4 +173,15 @@ wrapper(_Module, _Function) ->
     [{site(), Births :: non_neg_integer(), Live :: non_neg_integer(), Orphans :: non_neg_integer(),
         Unheard :: non_neg_integer()}] | closed() | {error, enomem}.
 sites() ->
+    erlang:nif_error(not_loaded).
+
+%% Puts a process into a scope, which it hands down from now on; `Former' is the one that it was in.
+-spec scope(pid(), non_neg_integer()) -> {ok, Former :: non_neg_integer()} | dead | closed().
+scope(_Pid, _Scope) ->
+    erlang:nif_error(not_loaded).
+
+%% Dirty. The live processes in these scopes, but for Lineage's own, and the silent failures among those
+%% that were, newest first: of the last 1,000 of the node.
+-spec scoped([pos_integer()]) -> {[entry()], [dead()] | {error, enomem}} | closed().
+scoped(_Scopes) ->
     erlang:nif_error(not_loaded).

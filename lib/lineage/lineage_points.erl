@@ -1,12 +1,12 @@
 %% @private The trace points of `monitors => exact' and `sites => exact': meta tracing of the calls that set
-%% monitors, and of those that spawn.
+%% monitors, and of those that spawn; and of the requests to supervisors, while a scope is open.
 %%
 %% It needs no process flag and costs only the traced calls. The points' tracer state is the session's
 %% number negated: a tracer that answers `remove' at a trace point ends it for all processes, so the NIF
 %% must tell its calls from those of the process flags.
 -module(lineage_points).
 
--export([arm/2, check/1, disarm/1, forgetful/0]).
+-export([arm/2, arm_requests/1, check/1, disarm/1, forgetful/0]).
 
 -export_type([points/0]).
 
@@ -20,11 +20,25 @@
 %% of a process that the hook has seen is missed.
 -spec arm(lineage_hook:hook(), map()) -> {ok, points()} | {error, lineage_error:cause()}.
 arm(Hook, Options) ->
-    Api = lineage_hook:api(),
-    case matches(Api, Options) of
+    case matches(lineage_hook:api(), Options) of
         Matches when map_size(Matches) =:= 0 -> {ok, none};
-        Matches -> arm(#{api => Api, state => -lineage_hook:state(Hook), handle => none, matches => Matches})
+        Matches -> armed(Hook, Matches)
     end.
+
+%% @doc Sets the trace points of supervisors that start a child at somebody's request, or in place of a dead one.
+%% Only a DynamicSupervisor starts just that one then.
+-spec arm_requests(lineage_hook:hook()) -> {ok, points()} | {error, lineage_error:cause()}.
+arm_requests(Hook) ->
+    Requests = [{M, handle_call, 3} || M <- [supervisor, 'Elixir.DynamicSupervisor', 'Elixir.ConsumerSupervisor'], is_there(M)],
+    Deaths = [{M, handle_info, 2} || M <- ['Elixir.DynamicSupervisor'], is_there(M)],
+    armed(Hook, maps:from_list([{MFA, [{'_', [], [{exception_trace}]}]} || MFA <- Requests ++ Deaths])).
+
+%% A module that is not there is looked for along the whole code path: only when a scope opens after none was.
+is_there(Module) ->
+    code:ensure_loaded(Module) =:= {module, Module}.
+
+armed(Hook, Matches) ->
+    arm(#{api => lineage_hook:api(), state => -lineage_hook:state(Hook), handle => none, matches => Matches}).
 
 arm(#{api := Api, state := State, matches := Matches} = Points) ->
     try

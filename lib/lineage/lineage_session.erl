@@ -8,7 +8,7 @@
 
 -behaviour(gen_server).
 
--export([start_link/0, attach/1, detach/0, yield/1, lookup/1, lookup/2, checked/1, check/0]).
+-export([start_link/0, attach/1, detach/0, yield/1, lookup/1, lookup/2, checked/1, check/0, requests/0]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2, collect/4]).
 
 -record(st, {phase = idle :: idle | attaching | attached | yielded,
@@ -17,6 +17,7 @@
              names = #{} :: map(),
              hook :: lineage_hook:hook() | undefined,
              points = none :: lineage_points:points(),
+             requests = none :: lineage_points:points(),   % armed while a scope is open
              session = 0 :: integer(),
              started = 0 :: integer(),              % monotonic ms
              warnings = [] :: [lineage_error:cause()],
@@ -136,6 +137,14 @@ checked(Rows) ->
 check() ->
     gen_server:call(?MODULE, check, infinity).
 
+%% @doc Has the trace points of supervisors set, for a scope that is there already.
+-spec requests() -> ok.
+requests() ->
+    case row(requests) of
+        true -> ok;
+        _ -> gen_server:call(?MODULE, requests, infinity)
+    end.
+
 %% The server
 
 -spec init([]) -> {ok, #st{}}.
@@ -143,6 +152,7 @@ init([]) ->
     process_flag(trap_exit, true),
     ?TABLE = ets:new(?TABLE, [named_table, protected, {read_concurrency, true}]),
     ok = lineage_code:new_cache(),
+    ok = lineage_scope:new_table(),
     case application:get_env(lineage, attached, false) of
         true ->
             %% The one before us died without a word.
@@ -179,6 +189,10 @@ handle_call(yield, _From, St) ->
 handle_call(check, _From, #st{phase = attached, watch = Watch} = St) ->
     {reply, ok, check(mark(St#st{watch = lineage_watch:due(Watch)}))};
 handle_call(check, _From, St) ->
+    {reply, ok, St};
+handle_call(requests, _From, #st{phase = attached} = St) ->
+    {reply, ok, arm_requests(St)};
+handle_call(requests, _From, St) ->
     {reply, ok, St};
 handle_call({resume, Yield}, _From, St) ->
     demonitor(Yield, [flush]),
@@ -339,6 +353,32 @@ arm_points(Hook, Options) ->
         {error, Cause} -> {none, [Cause]}
     end.
 
+arm_requests(#st{requests = none, hook = Hook} = St) ->
+    case lineage_points:arm_requests(Hook) of
+        {ok, Points} ->
+            rows([{requests, true}]),
+            St#st{requests = Points};
+        {error, Cause} ->
+            say([Cause]),
+            St
+    end;
+arm_requests(St) ->
+    St.
+
+%% A scope may open at this moment: it writes its row, then looks whether the points are set.
+disarm_requests(#st{requests = none} = St) ->
+    St;
+disarm_requests(#st{requests = Points} = St) ->
+    rows([{requests, false}]),
+    case lineage_scope:is_open() of
+        true ->
+            rows([{requests, true}]),
+            St;
+        false ->
+            lineage_points:disarm(Points),
+            St#st{requests = none}
+    end.
+
 described(#st{session = Session, options = Options, result = Result}, Since, Took, Notes) ->
     #{seeded := Seeded, flagged := Flagged, held := Held, big := Big, unresolved := Unresolved} = Result,
     maps:merge(
@@ -374,12 +414,14 @@ blow(Cause, St) ->
     Idle.
 
 %% From any phase to idle, leaving nothing behind. `Reply' is for a caller who still waits for attach.
-undo(Reply, Ended, #st{hook = Hook, points = Points, collector = Collector, caller = Alias, yields = Yields}) ->
+undo(Reply, Ended, #st{hook = Hook, points = Points, requests = Requests, collector = Collector, caller = Alias,
+                       yields = Yields}) ->
     stop_collector(Collector),
     lineage_hook:disarm(Hook),
-    lineage_points:disarm(Points),
+    [lineage_points:disarm(P) || P <- [Points, Requests]],
     Phase = row(phase),
-    rows([{phase, idle}, {ended, Ended}]),
+    rows([{phase, idle}, {ended, Ended}, {requests, false}]),
+    lineage_scope:clear(),
     lineage_walk:apart(fun() -> lineage_baseline:unflag(Hook, flagged_pids(Phase), #{}) end),
     lineage_hook:destroy(Hook),
     lineage_nif:close(),
@@ -409,9 +451,9 @@ stop_collector(Collector) ->
 
 give_up(#st{phase = yielded} = St) ->
     St;
-give_up(#st{hook = Hook, points = Points, watch = Watch} = St) ->
+give_up(#st{hook = Hook, points = Points, requests = Requests, watch = Watch} = St) ->
     lineage_hook:disarm(Hook),
-    lineage_points:disarm(Points),
+    [lineage_points:disarm(P) || P <- [Points, Requests]],
     lineage_walk:apart(fun() -> lineage_baseline:unflag(Hook, lineage_nif:pids(), #{}) end),
     tell(lineage_watch:blind(Watch), St#st{phase = yielded}).
 
@@ -428,8 +470,8 @@ resume(_Yield, St) ->
     St.
 
 %% A trace point vanishes when its module is loaded anew, or another tool takes or clears it.
-rearm_points(#st{points = Points}) ->
-    case lineage_points:check(Points) of
+rearm_points(#st{points = Points, requests = Requests}) ->
+    case lineage_points:check(Points) + lineage_points:check(Requests) of
         0 -> [];
         Count -> [{coexistence, {points, Count}}]
     end.
@@ -482,7 +524,8 @@ over_rate(#st{options = #{max_spawn_rate := Max}, rates = [{Now, Births} | _] = 
 over_rate(_) ->
     false.
 
-check(#st{watch = Watch} = St) ->
+check(#st{watch = Watch} = St0) ->
+    St = disarm_requests(St0),
     say(rearm_points(St)),
     St1 = tell(lineage_watch:check(Watch), St),
     %% A trace session that was destroyed has been replaced.

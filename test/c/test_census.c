@@ -353,7 +353,7 @@ Test(census, unheard_exits) {
     cr_assert_eq(totals().unheard, 1);
     cr_assert_eq(totals().silent, 0);
     struct lin_dead dead[LIN_RECENT];
-    cr_assert_eq(lin_recent_read(1, dead, LIN_RECENT, 10), 2, "the linked one was no suspect");
+    cr_assert_eq(lin_recent_read(1, LIN_RING_DEAD, dead, LIN_RECENT, 10), 2, "the linked one was no suspect");
     cr_assert_eq(dead[1].pid, alone);
     cr_assert_eq(dead[1].reason, 7);
     cr_assert_eq(dead[1].abnormal, 1);
@@ -366,7 +366,7 @@ Test(census, own_deaths_are_left_out) {
     lin_census_exit(census, self, NULL, own, 7, true);
     lin_census_exit(census, self, NULL, other, 7, true);
     struct lin_dead dead[LIN_RECENT];
-    cr_assert_eq(lin_recent_read(1, dead, LIN_RECENT, 10), 1);
+    cr_assert_eq(lin_recent_read(1, LIN_RING_DEAD, dead, LIN_RECENT, 10), 1);
     cr_assert_eq(dead[0].pid, other);
     cr_assert_eq(totals().unheard, 1);
     cr_assert_eq(totals().seen, 2);

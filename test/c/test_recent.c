@@ -40,12 +40,12 @@ static struct lin_dead dead_at(uint64_t ticks) {
 static void push(uint64_t from, uint64_t to) {
     for (uint64_t i = from; i < to; i++) {
         struct lin_dead dead = dead_at(i);
-        lin_recent_push(self, &dead);
+        lin_recent_push(self, LIN_RING_DEAD, &dead);
     }
 }
 
 static size_t read_all(size_t count) {
-    return lin_recent_read(1, out, sizeof out / sizeof out[0], count);
+    return lin_recent_read(1, LIN_RING_DEAD, out, sizeof out / sizeof out[0], count);
 }
 
 Test(recent, empty) { cr_assert_eq(read_all(10), 0); }
@@ -84,7 +84,7 @@ Test(recent, ring_keeps_the_last_thousand) {
 
 Test(recent, other_sessions_are_left_out) {
     push(1, 3);
-    cr_assert_eq(lin_recent_read(2, out, LIN_RECENT, 10), 0);
+    cr_assert_eq(lin_recent_read(2, LIN_RING_DEAD, out, LIN_RECENT, 10), 0);
 }
 
 Test(recent, no_memory_loses_only_the_ring) {
@@ -102,7 +102,7 @@ static void *push_odd(void *arg) {
     struct lin_thread *me = fake_enter(&mine);
     for (uint64_t i = 1; i < 200; i += 2) {
         struct lin_dead dead = dead_at(i);
-        lin_recent_push(me, &dead);
+        lin_recent_push(me, LIN_RING_DEAD, &dead);
     }
     lin_gate_leave(me);
     return NULL;
@@ -114,7 +114,7 @@ Test(recent, rings_are_merged_by_time) {
     for (uint64_t i = 0; i < 200; i += 2)
         push(i, i + 1);
     pthread_join(thread, NULL);
-    cr_assert_eq(lin_recent_threads(), 2);
+    cr_assert_eq(lin_recent_rings(LIN_RING_DEAD), 2);
     cr_assert_eq(read_all(LIN_RECENT), 200);
     for (uint64_t i = 0; i < 200; i++)
         cr_assert_eq(out[i].death, 199 - i);
@@ -123,7 +123,7 @@ Test(recent, rings_are_merged_by_time) {
 Test(recent, small_scratch_is_not_overrun) {
     push(1, 100);
     out[5].pid = 4711;
-    cr_assert_eq(lin_recent_read(1, out, 5, LIN_RECENT), 5);
+    cr_assert_eq(lin_recent_read(1, LIN_RING_DEAD, out, 5, LIN_RECENT), 5);
     cr_assert_eq(out[5].pid, 4711);
 }
 
@@ -136,7 +136,7 @@ static void *push_whole(void *arg) {
     struct lin_thread *me = fake_enter(&mine);
     for (uint64_t i = 1; !atomic_load(&stop); i++) {
         struct lin_dead dead = dead_at(i);
-        lin_recent_push(me, &dead);
+        lin_recent_push(me, LIN_RING_DEAD, &dead);
     }
     lin_gate_leave(me);
     return NULL;
