@@ -49,7 +49,7 @@ open(Name) ->
 ready(Name, Attach) ->
     try lineage_session:lookup(options) of
         Options ->
-            case [{Key, Value} || {Key, Value} <- needs(), map_get(Key, Options) =/= Value] of
+            case [{Key, map_get(Key, Options)} || {Key, Value} <- needs(), map_get(Key, Options) =/= Value] of
                 [] -> ok;
                 Missing -> lineage_error:raise({leaks_need, Missing}, [Name])
             end
@@ -268,20 +268,38 @@ sited(Silent) ->
 
 %% Each direct leak, oldest first, and what hangs below it.
 describe(Rows) ->
-    Known = maps:from_list([{Pid, Row} || #{pid := Pid} = Row <- Rows]),
+    Rowed = maps:from_list([{Pid, Row} || #{pid := Pid} = Row <- Rows]),
+    Known = maps:map(fun(_, Row) -> of_older(Row, Rowed) end, Rowed),
     Leaks = [leak(Row, root(Pid, Known, #{})) || #{pid := Pid} = Row <- Rows],
-    Ages = maps:from_list([{Pid, maps:get(generation, Row)} || #{pid := Pid} = Row <- Rows]),
-    Key = fun(#{root := Root, direct := Direct, pid := Pid}) ->
-                  {map_get(Root, Ages), Root, not Direct, map_get(Pid, Ages), Pid}
-          end,
+    Key = fun(#{root := Root, direct := Direct, pid := Pid}) -> {age_of(Root, Known), not Direct, age_of(Pid, Known)} end,
     lists:sort(fun(A, B) -> Key(A) =< Key(B) end, Leaks).
 
-%% The spawner first, since it is the one to blame; else who holds it.
+%% A pid comes round again: a parent is older than its child.
+of_older(#{parent := Parent, generation := Generation} = Row, Known) ->
+    case Known of
+        #{Parent := #{generation := Older}} when Older > Generation -> Row#{parent := undefined};
+        #{} -> Row
+    end.
+
+%% Up to who is to blame: the spawner; of one whose spawner is gone, an older process that holds it.
 root(Pid, Known, Seen) ->
     #{parent := Parent, guardian := Guardian} = map_get(Pid, Known),
-    case [P || P <- [Parent, Guardian], P =/= Pid, is_map_key(P, Known), not is_map_key(P, Seen)] of
-        [Above | _] -> root(Above, Known, Seen#{Pid => true});
+    Above = [P || P <- [Parent, Guardian], is_map_key(P, Known), not is_map_key(P, Seen),
+                  P =:= Parent orelse (age_of(P, Known) < age_of(Pid, Known) andalso not is_below(P, Pid, Known))],
+    case Above of
+        [P | _] -> root(P, Known, Seen#{Pid => true});
         [] -> Pid
+    end.
+
+age_of(Pid, Known) ->
+    #{generation := Generation} = map_get(Pid, Known),
+    {Generation, Pid}.
+
+is_below(Pid, Above, Known) ->
+    case Known of
+        #{Pid := #{parent := Above}} -> true;
+        #{Pid := #{parent := Parent}} -> is_below(Parent, Above, Known);
+        #{} -> false
     end.
 
 leak(#{pid := Pid} = Row, Root) ->

@@ -233,7 +233,8 @@ static void maintain(struct lin_census *census, struct worker *w) {
         lin_confirm_begin(census, guardian);
         lin_confirm_link(census, guardian, any_pid(w));
     }
-    size_t n = lin_recent_read(census->session, dead, sizeof dead / sizeof dead[0], LIN_RECENT);
+    size_t n = lin_recent_read(census->session, LIN_RING_DEAD, dead, sizeof dead / sizeof dead[0],
+                               LIN_RECENT);
     for (size_t i = 0; i < n; i++) {
         CHECK(dead[i].parent == parent_of(dead[i].pid));
         CHECK(dead[i].initial_call == call_of(dead[i].pid));

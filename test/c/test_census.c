@@ -92,7 +92,7 @@ Test(census, create_fails_at_each_allocation_and_leaves_nothing) {
         cr_assert_null(other);
         cr_assert_eq(fake_bytes, bytes);
     }
-    cr_assert_eq(steps, 4);
+    cr_assert_eq(steps, 5);
     cr_assert_eq(fake_bytes, bytes);
     lin_census_destroy(NULL);
 }
@@ -282,7 +282,7 @@ Test(census, max_bytes_is_never_passed) {
     close_now();
     struct lin_census_options options = fake_options();
     options.session = 2;
-    options.max_bytes = 550000;
+    options.max_bytes = 550000 + lin_scopes_bytes();
     open_with(options);
     for (uint64_t n = 0; n < FAKE_LIMIT; n++)
         born(n);
@@ -353,7 +353,8 @@ Test(census, unheard_exits) {
     cr_assert_eq(totals().unheard, 1);
     cr_assert_eq(totals().silent, 0);
     struct lin_dead dead[LIN_RECENT];
-    cr_assert_eq(lin_recent_read(1, LIN_RING_DEAD, dead, LIN_RECENT, 10), 2, "the linked one was no suspect");
+    cr_assert_eq(lin_recent_read(1, LIN_RING_DEAD, dead, LIN_RECENT, 10), 2,
+                 "the linked one was no suspect");
     cr_assert_eq(dead[1].pid, alone);
     cr_assert_eq(dead[1].reason, 7);
     cr_assert_eq(dead[1].abnormal, 1);

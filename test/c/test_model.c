@@ -296,7 +296,7 @@ Test(model, exits_suspects) {
 
 Test(model, little_room) {
     struct lin_census_options options = fake_options();
-    options.max_bytes = 440000;
+    options.max_bytes = 440000 + lin_scopes_bytes();
     losable = 1;
     for (unsigned seed = 201; seed <= 206; seed++)
         run(seed, options);

@@ -40,7 +40,7 @@ static enum lin_monitored crash(uint64_t pid) {
     static struct lin_dead dead[LIN_RECENT];
     fake_kill(pid);
     lin_census_exit(census, self, NULL, pid, 7, true);
-    cr_assert_eq(lin_recent_read(1, dead, LIN_RECENT, 1), 1);
+    cr_assert_eq(lin_recent_read(1, LIN_RING_DEAD, dead, LIN_RECENT, 1), 1);
     cr_assert_eq(dead[0].pid, pid);
     return (enum lin_monitored)dead[0].monitored;
 }

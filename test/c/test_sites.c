@@ -192,7 +192,7 @@ Test(census_sites, births_and_deaths_are_counted) {
     cr_assert_eq(births, 1);
     cr_assert_eq(unheard, 0);
     static struct lin_dead dead[LIN_RECENT];
-    cr_assert_eq(lin_recent_read(1, dead, LIN_RECENT, 1), 1);
+    cr_assert_eq(lin_recent_read(1, LIN_RING_DEAD, dead, LIN_RECENT, 1), 1);
     cr_assert_eq(dead[0].site, entry.site);
     lin_gate_leave(self);
     fake_close(census);

@@ -1,0 +1,367 @@
+%% Whose a process is, and what is told of those that outlived their scope.
+-module(lineage_scope_SUITE).
+
+-include_lib("stdlib/include/assert.hrl").
+
+-export([all/0, init_per_testcase/2, end_per_testcase/2]).
+-export([handed_down/1, nested/1, owner_elsewhere/1, requests/1, requests_nest/1, servers_work_is_theirs/1, failed_request/1,
+         many_at_once/1, points_come_and_go/1, block/1, block_raises/1, waits_for_the_end/1, direct_and_indirect/1,
+         ignored/1, ignored_by_an_ancestor/1, lazy_servers/1, silent_failures/1, bad_arguments/1, attaches_by_itself/1,
+         less_is_refused/1, ended_scopes/1]).
+-export([init/1, handle_call/3, handle_cast/2, start_child/1, start_below/1, wait/0, named/1]).
+
+all() ->
+    [handed_down, nested, owner_elsewhere, requests, requests_nest, servers_work_is_theirs, failed_request, many_at_once,
+     points_come_and_go, block, block_raises, waits_for_the_end, direct_and_indirect, ignored, ignored_by_an_ancestor,
+     lazy_servers, silent_failures, bad_arguments, attaches_by_itself, less_is_refused, ended_scopes].
+
+init_per_testcase(Case, Config) when Case =:= attaches_by_itself; Case =:= less_is_refused ->
+    ok = lineage:detach(),
+    Config;
+init_per_testcase(_Case, Config) ->
+    ok = lineage:detach(),
+    {ok, _} = lineage:attach(#{exits => all, sites => exact, monitors => exact}),
+    Config.
+
+end_per_testcase(_Case, _Config) ->
+    lineage:detach().
+
+%% A supervisor of any number of children, a server that spawns for whoever asks, and what runs below them.
+
+init(supervisor) ->
+    Child = #{id => child, start => {?MODULE, start_child, []}, restart => temporary},
+    {ok, {#{strategy => simple_one_for_one}, [Child]}};
+init(server) ->
+    {ok, none}.
+
+start_child(wait) -> {ok, proc_lib:spawn_link(?MODULE, wait, [])};
+start_child(fail) -> {error, on_purpose};
+start_child(crash) -> error(on_purpose);
+%% A request to another supervisor, from within this one.
+start_child({below, Sup}) -> supervisor:start_child(Sup, [wait]).
+
+start_below(Sup) -> supervisor:start_child(Sup, [wait]).
+
+wait() -> receive stop -> ok end.
+
+named(Name) ->
+    register(Name, self()),
+    wait().
+
+handle_call(spawn, _From, St) -> {reply, spawn(?MODULE, wait, []), St};
+handle_call({start, Sup}, _From, St) -> {reply, supervisor:start_child(Sup, [wait]), St}.
+
+handle_cast(_, St) -> {noreply, St}.
+
+supervisor() ->
+    {ok, Sup} = supervisor:start_link(?MODULE, supervisor),
+    Sup.
+
+stop(Pid) ->
+    Monitor = monitor(process, Pid),
+    unlink(Pid),
+    exit(Pid, kill),
+    receive {'DOWN', Monitor, process, Pid, _} -> ok end.
+
+scope_of(Pid) ->
+    #{scope := Scope} = lineage_nif:record(Pid),
+    Scope.
+
+%% Runs in a process of its own, and returns what that returned.
+elsewhere(Fun) ->
+    {_, Monitor} = spawn_monitor(fun() -> exit({result, Fun()}) end),
+    receive {'DOWN', Monitor, process, _, {result, Result}} -> Result end.
+
+pids(#{leaks := Leaks}) -> [Pid || #{pid := Pid} <- Leaks].
+
+%% Cases
+
+handed_down(_) ->
+    Scope = lineage_scope:open("handed down"),
+    Self = self(),
+    {Child, Monitor} = spawn_monitor(fun() -> Self ! {grandchild, spawn(?MODULE, wait, [])} end),
+    Grandchild = receive {grandchild, Pid} -> Pid end,
+    receive {'DOWN', Monitor, process, Child, normal} -> ok end,
+    ok = lineage_scope:close(Scope),
+    After = spawn(?MODULE, wait, []),
+    ?assertEqual([Scope, 0, 0], [scope_of(P) || P <- [Grandchild, After, self()]]),
+    #{leaks := [#{pid := Grandchild, direct := true, kind := abandoned, parent := Child}]} =
+        lineage_leak:check(Scope, #{within => 0}),
+    [stop(P) || P <- [Grandchild, After]].
+
+nested(_) ->
+    Outer = lineage_scope:open(outer),
+    Inner = lineage_scope:open(inner),
+    Leak = spawn(?MODULE, wait, []),
+    ok = lineage_scope:close(Inner),
+    ?assertEqual(Outer, scope_of(self())),
+    %% What is in the inner one is in the outer one too.
+    ?assertEqual([Leak], pids(lineage_leak:check(Outer, #{within => 0}))),
+    ?assertEqual([Leak], pids(lineage_leak:check(Inner, #{within => 0}))),
+    stop(Leak).
+
+owner_elsewhere(_) ->
+    Other = spawn(fun() -> receive {go, From} -> From ! {child, spawn(?MODULE, wait, [])} end, wait() end),
+    Scope = lineage_scope:open("of another process", Other),
+    Other ! {go, self()},
+    Child = receive {child, Pid} -> Pid end,
+    stop(Other),
+    ?assertEqual([Child], pids(lineage_leak:check(Scope, #{within => 0}))),
+    ?assertError({lineage, unknown_pid}, lineage_scope:open("of the dead", Other)),
+    ?assertError({lineage, unknown_pid}, lineage_scope:open("of none", none)),
+    stop(Child).
+
+requests(_) ->
+    Sup = supervisor(),
+    {ok, Before} = supervisor:start_child(Sup, [wait]),
+    {Scope, Mine} = elsewhere(fun() ->
+                                      S = lineage_scope:open(requests),
+                                      {ok, Child} = supervisor:start_child(Sup, [wait]),
+                                      {S, Child}
+                              end),
+    {ok, After} = supervisor:start_child(Sup, [wait]),
+    ?assertEqual([0, Scope, 0, 0], [scope_of(P) || P <- [Before, Mine, After, Sup]]),
+    #{leaks := [#{pid := Mine, kind := supervised, supervisor := Sup, direct := true} = Leak]} = Report =
+        lineage_leak:check(Scope, #{within => 0}),
+    %% The call that started it is a line of this file; it was made in the supervisor.
+    #{site := #{kind := call, module := ?MODULE, function := {start_child, 1}}} = Leak,
+    match = re:run(lineage_leak:text(Report), "direct +<[0-9.]+> supervised by .*lineage_scope_SUITE:wait/0", [{capture, none}]),
+    stop(Sup).
+
+requests_nest(_) ->
+    Upper = supervisor(),
+    Lower = supervisor(),
+    {Scope, Child} = elsewhere(fun() ->
+                                       S = lineage_scope:open(nested),
+                                       {ok, C} = supervisor:start_child(Upper, [{below, Lower}]),
+                                       {S, C}
+                               end),
+    ?assertEqual(Scope, scope_of(Child)),
+    [stop(P) || P <- [Upper, Lower]].
+
+servers_work_is_theirs(_) ->
+    {ok, Server} = gen_server:start_link(?MODULE, server, []),
+    Sup = supervisor(),
+    {Scope, Spawned, {ok, Started}} =
+        elsewhere(fun() ->
+                          S = lineage_scope:open("asks a server"),
+                          {S, gen_server:call(Server, spawn), gen_server:call(Server, {start, Sup})}
+                  end),
+    ?assertEqual([0, 0], [scope_of(P) || P <- [Spawned, Started]]),
+    ?assert(lineage_leak:is_clean(lineage_leak:check(Scope, #{within => 0}))),
+    [stop(P) || P <- [Spawned, Sup, Server]].
+
+%% However the request ends, the supervisor is done with it.
+failed_request(_) ->
+    Sup = supervisor(),
+    elsewhere(fun() ->
+                      _ = lineage_scope:open("fails"),
+                      {error, on_purpose} = supervisor:start_child(Sup, [fail]),
+                      {error, {'EXIT', _}} = supervisor:start_child(Sup, [crash])
+              end),
+    Other = spawn_monitor(fun() -> supervisor:start_child(Sup, [wait]) end),
+    receive {'DOWN', Monitor, process, Pid, normal} when {Pid, Monitor} =:= Other -> ok end,
+    [{_, Child, _, _}] = supervisor:which_children(Sup),
+    ?assertEqual(0, scope_of(Child)),
+    stop(Sup).
+
+%% 64 at once share supervisors and servers; each finds what it started, and nothing else.
+many_at_once(_) ->
+    Sups = [supervisor() || _ <- lists:seq(1, 4)],
+    {ok, Server} = gen_server:start_link(?MODULE, server, []),
+    Workers = [spawn_monitor(fun() -> exit({result, busy(N, Sups, Server)}) end) || N <- lists:seq(1, 64)],
+    Results = [receive {'DOWN', Monitor, process, Pid, {result, Result}} -> Result end || {Pid, Monitor} <- Workers],
+    ?assertEqual([], [Wrong || {Expected, Found} = Wrong <- Results, Expected =/= Found]),
+    ?assertEqual(64 * 20, lists:sum([length(Expected) || {Expected, _} <- Results])),
+    [stop(P) || P <- [Server | Sups]].
+
+busy(N, Sups, Server) ->
+    rand:seed(exsss, N),
+    Scope = lineage_scope:open(N),
+    %% Only the first supervisor asks others, which never ask it.
+    Mine = [case rand:uniform(4) of
+                1 -> spawn(?MODULE, wait, []);
+                2 -> element(2, supervisor:start_child(hd(Sups), [{below, pick(tl(Sups))}]));
+                _ -> _ = gen_server:call(Server, spawn), element(2, supervisor:start_child(pick(Sups), [wait]))
+            end || _ <- lists:seq(1, 20)],
+    {lists:sort(Mine), lists:sort(pids(lineage_leak:check(Scope, #{within => 0})))}.
+
+pick(List) -> lists:nth(rand:uniform(length(List)), List).
+
+points_come_and_go(_) ->
+    Armed = fun() -> lineage_session:check(), element(2, lineage_points_info()) end,
+    ?assertEqual(false, Armed()),
+    Owner = spawn(?MODULE, wait, []),
+    Scope = lineage_scope:open(points, Owner),
+    ?assertEqual(true, Armed()),
+    _ = lineage_leak:check(Scope, #{within => 0}),
+    ?assertEqual(false, Armed()),
+    stop(Owner).
+
+lineage_points_info() ->
+    {requests, ets:lookup_element(lineage, requests, 2)}.
+
+block(_) ->
+    {7, #{leaks := [#{pid := Pid}], name := <<"a block">>} = Report} =
+        lineage:scope("a block", fun() -> spawn(?MODULE, wait, []), 7 end),
+    ?assertNot(lineage_leak:is_clean(Report)),
+    stop(Pid),
+    {8, #{leaks := []} = Clean} = lineage:scope([a, {term, 1}], fun() -> 8 end),
+    ?assert(lineage_leak:is_clean(Clean)).
+
+block_raises(_) ->
+    ?assertError(on_purpose, lineage:scope(raises, fun() -> error(on_purpose) end)),
+    ?assertEqual(0, scope_of(self())).
+
+%% It waits for a death, not for its deadline.
+waits_for_the_end(_) ->
+    Self = self(),
+    Scope = lineage_scope:open("ends"),
+    Leaver = spawn(fun() -> receive go -> ok end, Self ! gone end),
+    spawn_link(fun() ->
+                       %% Ends when the check has asked: a monitor on it says so.
+                       await_monitor(Leaver),
+                       Leaver ! go
+               end),
+    #{leaks := [], waited_ms := Waited} = lineage_leak:check(Scope, #{within => 60000}),
+    receive gone -> ok end,
+    ?assert(Waited < 30000).
+
+await_monitor(Pid) ->
+    case process_info(Pid, monitored_by) of
+        {monitored_by, [_ | _]} -> ok;
+        {monitored_by, []} -> erlang:yield(), await_monitor(Pid)
+    end.
+
+direct_and_indirect(_) ->
+    Self = self(),
+    Scope = lineage_scope:open("below"),
+    Top = spawn(fun() ->
+                        A = spawn(?MODULE, wait, []),
+                        B = spawn_link(fun() -> Self ! {c, spawn(?MODULE, wait, [])}, wait() end),
+                        Self ! {ab, A, B},
+                        wait()
+                end),
+    {A, B} = receive {ab, A0, B0} -> {A0, B0} end,
+    C = receive {c, C0} -> C0 end,
+    #{leaks := [First | Below]} = Report = lineage_leak:check(Scope, #{within => 0}),
+    #{pid := Top, direct := true, root := Top} = First,
+    ?assertEqual(lists:sort([{P, Top, false} || P <- [A, B, C]]),
+                 lists:sort([{P, R, D} || #{pid := P, root := R, direct := D} <- Below])),
+    Text = lineage_leak:text(Report),
+    match = re:run(Text, "1 direct leak, 3 indirect leaks in below after [0-9]+ ms\\.", [{capture, none}]),
+    [stop(P) || P <- [Top, A, B, C]].
+
+ignored(_) ->
+    Line = 1 + element(2, line()),
+    Start = fun() -> {spawn(?MODULE, wait, []), spawn(?MODULE, named, [scope_suite_name])} end,
+    Place = ["lineage_scope_SUITE.erl:" ++ integer_to_list(Line)],
+    Ways = [{?MODULE, wait, 0}, {?MODULE, wait, '_'}, {?MODULE, '_never_', 0}, scope_suite_name,
+            {site, hd(Place)}, {site, <<"lineage_scope_SUITE.erl">>}, {site, <<"SUITE.erl">>}, {app, no_such_app}],
+    Found = [begin
+                 {Scope, {Plain, Named}} = {lineage_scope:open(ignored), Start()},
+                 await_name(scope_suite_name),
+                 #{ignored := Ignored, unused := Unused, leaks := Leaks} =
+                     lineage_leak:check(Scope, #{within => 0, ignore => [Way]}),
+                 [stop(P) || P <- [Plain, Named]],
+                 {Way, [N || {N, P} <- [{plain, Plain}, {named, Named}], lists:member(P, [I || {_, I} <- Ignored])],
+                  Unused, length(Leaks)}
+             end || Way <- Ways],
+    Site = fun(Way) -> {Way, [plain, named], [], 0} end,
+    ?assertEqual([{{?MODULE, wait, 0}, [plain], [], 1}, {{?MODULE, wait, '_'}, [plain], [], 1},
+                  {{?MODULE, '_never_', 0}, [], [{?MODULE, '_never_', 0}], 2}, {scope_suite_name, [named], [], 1},
+                  Site({site, hd(Place)}), Site({site, <<"lineage_scope_SUITE.erl">>}),
+                  %% Half a file's name is none.
+                  {{site, <<"SUITE.erl">>}, [], [{site, <<"SUITE.erl">>}], 2},
+                  {{app, no_such_app}, [], [{app, no_such_app}], 2}], Found),
+    ?assertEqual(lists:sort([{?MODULE, '_never_', 0}, {site, <<"SUITE.erl">>}, {app, no_such_app}]),
+                 lists:sort(lineage_leak:unused())).
+
+line() ->
+    {current_stacktrace, [_, {_, _, _, Where} | _]} = process_info(self(), current_stacktrace),
+    {line, proplists:get_value(line, Where)}.
+
+await_name(Name) ->
+    case whereis(Name) of
+        undefined -> erlang:yield(), await_name(Name);
+        Pid -> Pid
+    end.
+
+ignored_by_an_ancestor(_) ->
+    Self = self(),
+    Scope = lineage_scope:open(ancestor),
+    Top = spawn(fun() ->
+                        register(scope_suite_name, self()),
+                        Self ! {child, spawn(?MODULE, wait, [])},
+                        wait()
+                end),
+    Child = receive {child, Pid} -> Pid end,
+    #{leaks := [], ignored := Ignored} = lineage_leak:check(Scope, #{within => 0, ignore => [scope_suite_name]}),
+    ?assertEqual(lists:sort([{scope_suite_name, P} || P <- [Top, Child]]), lists:sort(Ignored)),
+    [stop(P) || P <- [Top, Child]].
+
+lazy_servers(_) ->
+    [supervisor:terminate_child(kernel_safe_sup, Id) || {Id, _, _, [timer]} <- supervisor:which_children(kernel_safe_sup)],
+    [supervisor:delete_child(kernel_safe_sup, Id) || {Id, undefined, _, [timer]} <- supervisor:which_children(kernel_safe_sup)],
+    undefined = whereis(timer_server),
+    {_, #{leaks := [], ignored := [{lazy, Timer}]}} = lineage:scope(lazy, fun() -> {ok, _} = timer:apply_after(60000, ?MODULE, wait, []) end),
+    ?assertEqual(whereis(timer_server), Timer).
+
+silent_failures(_) ->
+    Ended = fun(Pid) -> gone(Pid) end,
+    {Dead, #{silent := Silent, leaks := []} = Report} =
+        lineage:scope(silent, fun() ->
+                                      A = spawn(fun() -> exit(on_purpose) end),
+                                      B = spawn(fun() -> ok end),
+                                      C = spawn(?MODULE, wait, []),
+                                      exit(C, kill),
+                                      {D, _} = spawn_monitor(fun() -> exit(on_purpose) end),
+                                      [Ended(P) || P <- [A, B, C, D]],
+                                      A
+                              end),
+    [#{pid := Dead, reason := on_purpose, site := #{kind := call}}] = Silent,
+    ?assertNot(lineage_leak:is_clean(Report)),
+    match = re:run(lineage_leak:text(Report), "1 silent failure in silent\\.", [{capture, none}]).
+
+%% Without a monitor, which would be one who notices.
+gone(Pid) ->
+    case is_process_alive(Pid) of
+        true -> erlang:yield(), gone(Pid);
+        false -> ok
+    end.
+
+bad_arguments(_) ->
+    ?assertError({lineage, bad_argument}, lineage:scope(x, y)),
+    [begin
+         Scope = lineage_scope:open(bad),
+         ?assertError({lineage, bad_argument}, lineage_leak:check(Scope, Options)),
+         lineage_scope:close(Scope)
+     end || Options <- [x, #{within => soon}, #{within => -1}, #{ignore => x}, #{ignore => [1]}, #{ignore => [{site, 1}]},
+                        #{ignore => [{m, f, 256}]}, #{what => 1}]],
+    ?assertError({lineage, unknown_scope}, lineage_leak:check(999999, #{})),
+    ok = lineage_scope:close(999999),
+    [?assertError(badarg, apply(lineage_nif, F, Args)) ||
+        {F, Args} <- [{scope, [x, 1]}, {scope, [self(), -1]}, {scope, [self(), 1 bsl 32]}, {scope, [self(), x]},
+                      {scoped, [x]}, {scoped, [[x]]}, {scoped, [[1 | 2]]}, {scoped, [[-1]]}]].
+
+%% Many tests that begin at once need one session, and one of them makes it.
+attaches_by_itself(_) ->
+    Workers = [spawn_monitor(fun() -> exit({scope, lineage_leak:open(N)}) end) || N <- lists:seq(1, 64)],
+    Scopes = [receive {'DOWN', Monitor, process, Pid, {scope, Scope}} -> Scope end || {Pid, Monitor} <- Workers],
+    ?assertEqual(64, length(lists:usort(Scopes))),
+    #{exits := all, sites := exact, monitors := exact} = lineage_session:lookup(options).
+
+less_is_refused(_) ->
+    {ok, _} = lineage:attach(#{exits => all, sites => exact}),
+    [{_, _, _, Error} | _] = try lineage_leak:open(x) catch error:{lineage, leaks_need}:Stack -> Stack end,
+    #{cause := #{sentence := Sentence}} = proplists:get_value(error_info, Error),
+    match = re:run(Sentence, "monitors => off.*lineage:detach\\(\\)", [{capture, none}]),
+    %% A session that does less still has scopes.
+    {ok, #{leaks := []}} = lineage:scope(x, fun() -> ok end).
+
+ended_scopes(_) ->
+    {Pid, _} = lineage:scope("survived", fun() -> spawn(?MODULE, wait, []) end),
+    {_, _} = lineage:scope("clean", fun() -> ok end),
+    [#{name := <<"survived">>, leaks := [#{pid := Pid}]}] = lineage_scope:ended(),
+    stop(Pid),
+    ?assertEqual([], lineage_scope:ended()).
