@@ -8,7 +8,7 @@
 %% A stack trace, too, gives a frame the last `line' instruction before its return address.
 -module(lineage_code).
 
--export([new_cache/0, clear_cache/0, calls/2, closure/3, starts/2, outer/1]).
+-export([new_cache/0, clear_cache/0, keep/2, calls/2, closure/3, starts/2, outer/1]).
 
 -export_type([place/0, callee/0, call/0, closure/0]).
 
@@ -38,8 +38,17 @@ new_cache() ->
 %% @doc Forgets all, at the beginning of a session, and notes which code is loaded.
 -spec clear_cache() -> true.
 clear_cache() ->
-    ets:delete_all_objects(?CACHE),
+    ets:match_delete(?CACHE, {{'_', '_'}, '_'}),
     ets:insert(?CACHE, [{{version, M}, version(M)} || {M, _File} <- code:all_loaded()]).
+
+%% @doc Keeps the code of a module that has no beam file, for this and later sessions.
+-spec keep(module(), binary()) -> ok.
+keep(Module, Beam) ->
+    try ets:insert(?CACHE, {{code, Module, memory}, Beam}) of
+        true -> ok
+    catch
+        error:badarg -> ok                       % the application is not started
+    end.
 
 %% A frame does not say which version of its module it is in, so there must have been one only.
 version(Module) ->
@@ -107,7 +116,10 @@ read(Module, Md5) ->
                 false -> read(Module, Md5, Beam)
             end;
         error ->
-            []
+            case ets:lookup(?CACHE, {code, Module, memory}) of
+                [{_, Beam}] -> read(Module, Md5, Beam);
+                [] -> []
+            end
     end.
 
 changed(File) ->

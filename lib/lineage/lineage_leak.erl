@@ -6,7 +6,7 @@
 %% did that. Waiting is on the deaths themselves, and ends with the last one.
 -module(lineage_leak).
 
--export([open/1, check/2, is_clean/1, text/1, check_options/1, unused/0]).
+-export([open/1, open/2, check/2, is_clean/1, text/1, check_options/1, unused/0]).
 
 -export_type([options/0, ignore/0, report/0, leak/0]).
 
@@ -43,8 +43,13 @@
 %% that session stays. Raises a sentence when one is attached that does less.
 -spec open(term()) -> lineage_scope:scope().
 open(Name) ->
+    open(Name, self()).
+
+%% @doc The same for another process of this node.
+-spec open(term(), pid()) -> lineage_scope:scope().
+open(Name, Pid) ->
     ready(Name, fun() -> global:trans({?MODULE, self()}, fun() -> ready(Name, fun() -> attach(Name) end) end, [node()]) end),
-    lineage_scope:open(Name).
+    lineage_scope:open(Name, Pid).
 
 ready(Name, Attach) ->
     try lineage_session:lookup(options) of

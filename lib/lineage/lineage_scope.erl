@@ -8,7 +8,7 @@
 %% while a scope is open, and read only who asks. A request from another node is the supervisor's own.
 -module(lineage_scope).
 
--export([open/1, open/2, close/1, forget/1, run/2, ended/0, new_table/0, clear/0, is_open/0, within/1, name/1, keep/2]).
+-export([open/1, open/2, enter/2, close/1, forget/1, run/2, ended/0, new_table/0, clear/0, is_open/0, within/1, name/1, keep/2]).
 
 -export_type([scope/0]).
 
@@ -54,6 +54,15 @@ open(Name, Pid) ->
         _ ->
             ets:delete(?TABLE, Id),
             lineage_error:raise({unknown_pid, Pid}, [Name, Pid])
+    end.
+
+%% @doc Puts a process into a scope, 0 for none, beside the owner's: it hands it down from now on. Returns the one that
+%% it was in, 0 also for a process that is not known. Who has put it there takes it back: {@link close/1} does not.
+-spec enter(pid(), scope() | 0) -> scope() | 0.
+enter(Pid, Id) ->
+    case lineage_nif:scope(Pid, Id) of
+        {ok, Former} -> Former;
+        _ -> 0
     end.
 
 %% @doc Ends a scope: its owner, if it lives, goes back to the scope that it was in before. What it has spawned stays
@@ -129,10 +138,12 @@ keep(Id, Report) ->
     [forget(Old) || length(Kept) > ?KEPT, Old <- [lists:min(Kept)]],
     ok.
 
-%% @private The scope and those that were opened within it.
+%% @private The scope and those that were opened within it, but for those that were checked: what is left of them
+%% was reported.
 -spec within(scope()) -> [scope()].
 within(Id) ->
-    [Id | lists:append([within(Child) || Child <- ets:select(?TABLE, [{#scope{id = '$1', parent = Id, _ = '_'}, [], ['$1']}])])].
+    [Id | lists:append([within(Child) || Child <- ets:select(?TABLE, [{#scope{id = '$1', parent = Id, report = undefined, _ = '_'},
+                                                                       [], ['$1']}])])].
 
 %% @private What reports call it.
 -spec name(scope()) -> binary() | undefined.
