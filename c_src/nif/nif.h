@@ -88,6 +88,7 @@
     X(register)                                                                                    \
     X(remote_link)                                                                                 \
     X(remove)                                                                                      \
+    X(restart_child)                                                                               \
     X(return_from)                                                                                 \
     X(root)                                                                                        \
     X(rooted)                                                                                      \

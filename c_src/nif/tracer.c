@@ -131,6 +131,13 @@ static void on_monitor(ErlNifEnv *env, struct lin_census *census, uint64_t calle
         lin_census_monitor(census, caller, target.pid);
 }
 
+/* {restart_child, Id} brings back a child that was not started for who asks now. */
+static bool is_restart(ErlNifEnv *env, ERL_NIF_TERM request) {
+    const ERL_NIF_TERM *tuple;
+    int size;
+    return enif_get_tuple(env, request, &size, &tuple) && size == 2 && tuple[0] == am_restart_child;
+}
+
 /*
  * handle_call(Request, {Caller, Tag}, State) or handle_info({'EXIT', Child, Reason}, State) of a
  * supervisor. Of a caller on another node nothing is known. The state is left alone.
@@ -138,16 +145,19 @@ static void on_monitor(ErlNifEnv *env, struct lin_census *census, uint64_t calle
 static void on_supervisor(ErlNifEnv *env, struct lin_census *census, uint64_t supervisor,
                           ERL_NIF_TERM function, ERL_NIF_TERM args) {
     const ERL_NIF_TERM *tuple;
-    ERL_NIF_TERM term;
+    ERL_NIF_TERM first, from;
     int size;
     uint64_t pid;
-    bool request = function == am_handle_call;
-    if (!lin_nth(env, args, request ? 1 : 0, &term) || !enif_get_tuple(env, term, &size, &tuple))
+    if (!lin_nth(env, args, 0, &first))
         return;
-    if (request && size == 2 && pid_of(env, tuple[0], &pid))
-        lin_census_serve(census, env, supervisor, pid);
-    else if (!request && size == 3 && tuple[0] == am_exit_signal && pid_of(env, tuple[1], &pid))
+    if (function == am_handle_call) {
+        if (lin_nth(env, args, 1, &from) && enif_get_tuple(env, from, &size, &tuple) && size == 2 &&
+            pid_of(env, tuple[0], &pid) && !is_restart(env, first))
+            lin_census_serve(census, env, supervisor, pid);
+    } else if (enif_get_tuple(env, first, &size, &tuple) && size == 3 &&
+               tuple[0] == am_exit_signal && pid_of(env, tuple[1], &pid)) {
         lin_census_replace(census, env, supervisor, pid);
+    }
 }
 
 static bool is_supervisors(const struct lin_call *mfa) {

@@ -13,7 +13,6 @@ defmodule MABEAM.LegacyTest do
   @dummy {Legacy.LoadBalancer, :stand_in, 1}
 
   setup do
-    Census.attach()
     # Before the phases are switched back: what they keep is to be gone by then.
     on_exit(fn -> for phase <- [:phase_2, :phase_3], do: Supervision.switch(phase, true) end)
   end

@@ -8,11 +8,8 @@ defmodule Foundation.LegacyTest do
   alias Foundation.BEAM.Processes
   alias Foundation.Test.{Census, Worker}
 
-  setup do
-    Census.attach()
-  end
-
   test "monitoring: two loops outlive their makers; or two servers of a supervisor" do
+    dead = Census.dead()
     Test.Signals.switch(:phase_1, false)
     await_makers()
 
@@ -28,7 +25,7 @@ defmodule Foundation.LegacyTest do
       {Legacy.Monitoring, :initialize_service_monitoring, 2}
     ]
 
-    assert Census.recent([Legacy.Monitoring]) == makers
+    assert Census.recent([Legacy.Monitoring], dead) == makers
     assert Supervisor.which_children(Foundation.Monitoring) == []
 
     Test.Signals.switch(:phase_1, true)
@@ -72,14 +69,13 @@ defmodule Foundation.LegacyTest do
     monitors = for pid <- pids, do: Process.monitor(pid)
     assert ProcessRegistry.cleanup_test_namespace(reference) == {:ok, 3}
     for ref <- monitors, do: assert_receive({:DOWN, ^ref, :process, _pid, :shutdown}, 5_000)
-    assert {Legacy.ProcessRegistry, :terminator, 1} in terminators()
+    assert {Legacy.ProcessRegistry, :terminator, 1} in terminators(MapSet.new())
 
     Test.Signals.switch(:phase_3, true)
-    Lineage.detach()
-    Census.attach()
+    dead = Census.dead()
     for n <- 1..3, do: worker(ProcessRegistry.via_tuple(namespace, n))
     assert ProcessRegistry.cleanup_test_namespace(reference) == {:ok, 3}
-    assert terminators() == []
+    assert terminators(dead) == []
   end
 
   defp worker(name) do
@@ -89,9 +85,9 @@ defmodule Foundation.LegacyTest do
   defp wait, do: receive(do: (:never -> :ok))
 
   # A terminator ends just after the process that it ends: it is seen living, or else dead.
-  defp terminators do
+  defp terminators(dead) do
     living = Enum.map(Census.orphans([Legacy.ProcessRegistry]), &elem(&1, 0))
-    living ++ Census.recent([Legacy.ProcessRegistry])
+    living ++ Census.recent([Legacy.ProcessRegistry], dead)
   end
 
   # The makers end by themselves, at once. What they made is there when they have.

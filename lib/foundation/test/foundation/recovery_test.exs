@@ -10,10 +10,6 @@ defmodule Foundation.RecoveryTest do
 
   @storm 100
 
-  setup do
-    Census.attach()
-  end
-
   defp names, do: Enum.map(Foundation.Application.services(), & &1.name)
   defp wait, do: receive(do: (:never -> :ok))
 

@@ -3,20 +3,14 @@ defmodule Foundation.Test.Census do
   What Lineage knows of the processes that a test makes.
   """
 
-  @doc "Attaches Lineage for the length of a test."
-  @spec attach() :: :ok
-  def attach do
-    {:ok, _info} = Lineage.attach()
-    ExUnit.Callbacks.on_exit(&Lineage.detach/0)
-    :ok
-  end
-
-  @doc "Has the tests fail as a whole when one of them has left an orphan behind, of whatever application."
+  @doc """
+  Checks each test of the suite for what it leaves behind; and as a whole, for the orphans that servers have made.
+  """
   @spec watch_suite() :: :ok
   def watch_suite do
-    ExUnit.after_suite(fn _results ->
-      {:ok, _info} = Lineage.attach()
+    :ok = Lineage.ExUnit.start()
 
+    ExUnit.after_suite(fn _results ->
       with [_ | _] = orphans <- Lineage.orphans() do
         Lineage.print(orphans)
         raise "the tests have left #{length(orphans)} processes behind that nobody would stop"
@@ -35,16 +29,27 @@ defmodule Foundation.Test.Census do
     Enum.sort(orphans)
   end
 
-  @doc "The functions of `modules` that dead processes without a link ran, each once, sorted."
-  @spec recent([module]) :: [mfa]
-  def recent(modules) do
+  @doc """
+  The functions of `modules` that dead processes without a link ran, each once, sorted; but for those that were
+  among the `dead/0` already.
+  """
+  @spec recent([module], MapSet.t()) :: [mfa]
+  def recent(modules, dead \\ MapSet.new()) do
     calls =
-      for %{initial_call: {module, _, _} = call} <- Lineage.recent(1_000),
+      for %{initial_call: {module, _, _} = call} = row <- Lineage.recent(1_000),
           module in modules,
+          id(row) not in dead,
           do: call
 
     calls |> Enum.uniq() |> Enum.sort()
   end
+
+  @doc "The last dead processes without a link, for `recent/2`."
+  @spec dead() :: MapSet.t()
+  def dead, do: MapSet.new(Lineage.recent(1_000), &id/1)
+
+  # A pid comes round again.
+  defp id(row), do: {row.pid, row.generation}
 
   @doc "The orphans of Foundation: by their application, or by what they run."
   @spec leaks() :: [Lineage.Orphan.t()]

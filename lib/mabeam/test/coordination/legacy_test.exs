@@ -35,7 +35,6 @@ defmodule MABEAM.Coordination.LegacyTest do
   end
 
   test "a session runs in a process that nobody supervises", %{protocol: protocol} do
-    Census.attach()
     {id, task, process} = begin(protocol)
 
     assert Census.orphans([MABEAM.Legacy.Coordination]) == [
@@ -116,7 +115,6 @@ defmodule MABEAM.Coordination.LegacyTest do
 
   test "with the phase on nothing of a session is an orphan", %{protocol: protocol} do
     :ok = Supervision.switch(:phase_1, true)
-    Census.attach()
     test = self()
 
     agent =
