@@ -52,6 +52,17 @@ defmodule MABEAM.Coordination.KillTest do
     assert_receive {:DOWN, ^monitor, :process, ^pid, _reason}, 5_000
   end
 
+  # Tells the test what `server` receives while `fun` runs. Before OTP 27 a process has one tracer, and
+  # Lineage, which checks the suite, watches each.
+  defp receives(server, fun) do
+    Lineage.yield(fn ->
+      :erlang.trace(server, true, [:receive])
+      result = fun.()
+      :erlang.trace(server, false, [:receive])
+      result
+    end)
+  end
+
   # An agent that is asked, and answers when told to.
   defp slow_agent do
     test = self()
@@ -94,12 +105,14 @@ defmodule MABEAM.Coordination.KillTest do
       {id, worker} = begin(protocol)
       server = Process.whereis(Coordination)
       :ok = :sys.suspend(server)
-      send(worker, {:return, {:ok, :survived}})
-      # The worker has asked when its message is in the queue; the server will not get to it.
-      :erlang.trace(server, true, [:receive])
 
-      assert_receive {:trace, ^server, :receive, {:"$gen_call", _from, {:ended, ^id, _, _, _}}},
-                     5_000
+      # The worker has asked when its message is in the queue; the server will not get to it.
+      receives(server, fn ->
+        send(worker, {:return, {:ok, :survived}})
+
+        assert_receive {:trace, ^server, :receive, {:"$gen_call", _from, {:ended, ^id, _, _, _}}},
+                       5_000
+      end)
 
       kill(server)
       assert Coordination.get_session_results(id, 5_000) == {:ok, :survived}
@@ -144,11 +157,15 @@ defmodule MABEAM.Coordination.KillTest do
     test "before it has started a session's worker: its successor does", %{protocol: protocol} do
       :ok = :sys.suspend(MABEAM.CoordinationSupervisor)
       supervisor = Process.whereis(MABEAM.CoordinationSupervisor)
-      :erlang.trace(supervisor, true, [:receive])
-      task = coordinate(protocol)
-      assert_receive {:trace, ^supervisor, :receive, {:"$gen_call", _from, _start}}, 5_000
+
+      task =
+        receives(supervisor, fn ->
+          task = coordinate(protocol)
+          assert_receive {:trace, ^supervisor, :receive, {:"$gen_call", _from, _start}}, 5_000
+          task
+        end)
+
       kill(Coordination)
-      :erlang.trace(supervisor, false, [:receive])
       :ok = :sys.resume(supervisor)
 
       # The worker that the first server asked for is not in the table: it does not run.
@@ -174,9 +191,12 @@ defmodule MABEAM.Coordination.KillTest do
     test "and the server after it: nothing is lost", %{protocol: protocol} do
       {id, worker} = begin(protocol)
       server = Process.whereis(Coordination)
-      :erlang.trace(server, true, [:receive])
-      kill(MABEAM.TableKeeper)
-      assert_receive {:trace, ^server, :receive, {:table_heir, _keeper}}, 5_000
+
+      receives(server, fn ->
+        kill(MABEAM.TableKeeper)
+        assert_receive {:trace, ^server, :receive, {:table_heir, _keeper}}, 5_000
+      end)
+
       {:ok, _sessions} = Coordination.list_active_sessions()
 
       kill(server)
