@@ -170,28 +170,28 @@ defmodule Lineage.ExUnit.Suite do
         restart: :temporary
       }
 
-      with [formatters | _] <- formatters(parent(runner)),
-           {:ok, _} <- DynamicSupervisor.start_child(formatters, child) do
+      if Enum.any?(supervisors(parent(runner)), &start_child(&1, child)) do
         callbacks = Application.get_env(:ex_unit, :after_suite, [])
         (&__MODULE__.after_suite/1) in callbacks || ExUnit.after_suite(&__MODULE__.after_suite/1)
       end
     end
   end
 
-  defp formatters(suite) do
+  defp start_child(supervisor, child),
+    do: match?({:ok, _}, DynamicSupervisor.start_child(supervisor, child))
+
+  # Of the suite's, only one takes such a child.
+  defp supervisors(suite) do
     case Process.info(suite, :links) do
-      {:links, links} -> Enum.filter(links, &(is_pid(&1) and dynamic_supervisor?(&1)))
+      {:links, links} -> Enum.filter(links, &(is_pid(&1) and supervisor?(&1)))
       nil -> []
     end
   end
 
-  defp dynamic_supervisor?(pid) do
+  defp supervisor?(pid) do
     case Process.info(pid, :dictionary) do
-      {:dictionary, dictionary} ->
-        dictionary[:"$initial_call"] == {:supervisor, DynamicSupervisor, 1}
-
-      nil ->
-        false
+      {:dictionary, dictionary} -> match?({:supervisor, _, 1}, dictionary[:"$initial_call"])
+      nil -> false
     end
   end
 
