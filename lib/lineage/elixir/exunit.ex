@@ -168,7 +168,9 @@ defmodule Lineage.ExUnit do
 
   @doc false
   def __open__(place, options) do
-    {:lineage_leak.open(place), merged!(options)}
+    # Who writes the assertion into a test wants it to fail, whatever the suite does.
+    options = merged!(Map.delete(Suite.options(), :action), options)
+    {:lineage_leak.open(place), options}
   end
 
   @doc false
@@ -205,9 +207,7 @@ defmodule Lineage.ExUnit do
 
   @doc false
   # Those of the suite, and those of a tag or block with them.
-  def merged!(options) do
-    suite = Suite.options()
-
+  def merged!(suite, options) do
     Map.merge(suite, options!(options), fn
       :ignore, of_suite, more -> of_suite ++ more
       _key, _of_suite, own -> own

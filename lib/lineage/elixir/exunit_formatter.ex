@@ -71,10 +71,16 @@ defmodule Lineage.ExUnit.Formatter do
         do: [],
         else: ["Left behind by tests that had failed already:" | reports]
 
-    of_modules = if modules == 0, do: "", else: " and #{modules} setup_all"
+    checked =
+      Enum.map_join(
+        [{tests, "test"} | if(modules > 0, do: [{modules, "module"}], else: [])],
+        " and ",
+        fn {n, word} ->
+          :lineage_text.count(n, word)
+        end
+      )
 
-    line =
-      "Lineage: #{tests} tests#{of_modules} checked, #{if leaked == 0, do: "none", else: leaked} leaked"
+    line = "Lineage: #{checked} checked, #{if leaked == 0, do: "none", else: leaked} leaked"
 
     ignores =
       if unused == [],

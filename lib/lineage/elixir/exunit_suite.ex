@@ -44,7 +44,8 @@ defmodule Lineage.ExUnit.Suite do
   end
 
   # Modules in .exs files are in memory only: their code tells the lines of reports.
-  def trace({:on_module, bytecode, _}, %{module: module}), do: :lineage_code.keep(module, bytecode)
+  def trace({:on_module, bytecode, _}, %{module: module}),
+    do: :lineage_code.keep(module, bytecode)
 
   def trace(_event, _env), do: :ok
 
@@ -105,7 +106,7 @@ defmodule Lineage.ExUnit.Suite do
   def setup_all(module, tag), do: open(:modules, "setup_all of #{inspect(module)}", tag, %{})
 
   defp open(what, name, tag, context) do
-    options = Lineage.ExUnit.merged!(if tag in [nil, true], do: [], else: tag)
+    options = Lineage.ExUnit.merged!(options(), if(tag in [nil, true], do: [], else: tag))
     options = within(options, Map.get(context, :timeout))
     runner = parent(self())
     formatter(runner)
@@ -114,23 +115,37 @@ defmodule Lineage.ExUnit.Suite do
     ExUnit.Callbacks.on_exit({__MODULE__, what}, fn -> check(what, scope, options) end)
   end
 
-  # In the process of the on_exit callbacks, which is in the scope itself.
+  # In the process of the on_exit callbacks, which is in the scope itself. ExUnit kills it when it takes longer than the
+  # test may; what is left is told even then.
   defp check(what, scope, options) do
     :lineage_scope.enter(self(), 0)
-    report = Lineage.ExUnit.check({scope, options})
+    {_pid, monitor} = spawn_monitor(fn -> exit({:told, told(what, scope, options)}) end)
 
-    case {report, options} do
-      {nil, _} ->
+    receive do
+      {:DOWN, ^monitor, _, _, {:told, nil}} -> :ok
+      {:DOWN, ^monitor, _, _, {:told, error}} -> reraise error, []
+      {:DOWN, ^monitor, _, _, reason} -> exit(reason)
+    end
+  end
+
+  # What there is to raise, if anything.
+  defp told(what, scope, %{action: action} = options) do
+    case Lineage.ExUnit.check({scope, options}) do
+      nil ->
         Formatter.checked(what, scope, nil)
+        nil
 
-      {report, %{action: :warn}} ->
+      report when action == :warn ->
         Formatter.checked(what, scope, nil)
         Formatter.print(LeakError.text(report))
+        nil
 
-      {report, _} ->
+      report ->
         Formatter.checked(what, scope, LeakError.text(report))
-        reraise LeakError.new(report), []
+        LeakError.new(report)
     end
+  rescue
+    error in ErlangError -> error
   end
 
   # It is of no scope: not of its module's either.
@@ -145,7 +160,7 @@ defmodule Lineage.ExUnit.Suite do
     :ok
   end
 
-  # ExUnit kills a callback that takes longer than the test may.
+  # The check is a callback, for which ExUnit has no more time than for the test.
   defp within(options, timeout) do
     case timeout || Application.get_env(:ex_unit, :timeout, 60_000) do
       :infinity -> options

@@ -23,13 +23,14 @@ defmodule UserLeaks.SpawnsTest do
   test "a linked process that traps exits" do
     me = self()
 
+    trap = fn ->
+      Process.flag(:trap_exit, true)
+      send(me, :trapping)
+      Server.idle()
+    end
+
     # leak(trapping)
-    pid =
-      spawn_link(fn ->
-        Process.flag(:trap_exit, true)
-        send(me, :trapping)
-        Server.idle()
-      end)
+    pid = spawn_link(trap)
 
     assert_receive :trapping, 5000
     assert Process.alive?(pid)
@@ -339,6 +340,7 @@ defmodule UserLeaks.SetupAllTest do
     [pid: pid]
   end
 
+  @tag :of_setup_all
   test "is not blamed for it", %{pid: pid} do
     assert Process.alive?(pid)
   end
@@ -413,6 +415,13 @@ defmodule UserLeaks.OptionsTest do
     # leak(both)
     pid = spawn(Server, :idle, [])
     assert is_pid(pid)
+  end
+
+  @tag leak: :both_fails, also: :assertion
+  test "one that both would check, and that fails itself" do
+    # leak(both_fails)
+    pid = spawn(Server, :idle, [])
+    refute Process.alive?(pid)
   end
 
   @tag also: :options, lineage: [within: :soon]

@@ -1,9 +1,13 @@
-options = [
-  action: String.to_atom(System.get_env("LEAKS_ACTION", "raise")),
-  ignore: [{:label, "never there"}]
-]
+# LEAKS_START: when the line stands before ExUnit.start(), after it, or not at all.
+start = fn moment ->
+  if System.get_env("LEAKS_START", "before") == moment do
+    action = String.to_existing_atom(System.get_env("LEAKS_ACTION", "raise"))
+    Lineage.ExUnit.start(action: action, ignore: [{:label, "never there"}])
+  end
+end
 
-before? = System.get_env("LEAKS_START", "before") == "before"
-if before?, do: Lineage.ExUnit.start(options)
+if System.get_env("LEAKS_ATTACHED"), do: {:ok, _} = Lineage.attach()
+
+start.("before")
 ExUnit.start(formatters: [ExUnit.CLIFormatter, UserLeaks.Record], capture_log: true)
-if not before?, do: Lineage.ExUnit.start(options)
+start.("after")
