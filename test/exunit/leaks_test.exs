@@ -9,6 +9,7 @@ defmodule Lineage.LeaksTest do
 
   @project Path.join(User.root(), "test/user_leaks")
   @seeds String.to_integer(System.get_env("LINEAGE_LEAK_SEEDS", "2"))
+  @formatters ~w[--formatter UserLeaks.Record --formatter ExUnit.CLIFormatter]
   @clean ~w[--exclude leak --exclude also --exclude of_setup_all]
 
   setup_all do
@@ -22,8 +23,10 @@ defmodule Lineage.LeaksTest do
     test "exactly the leaking tests fail, and each report names its line: seed #{seed}",
          context do
       seed = unquote(seed)
-      # Both ways to start are of every run, by turns.
-      run = suite(context, ["--seed", "#{seed}"], start: Enum.at(~w[before after], rem(seed, 2)))
+
+      # By turns: started before ExUnit and after it, with formatters of the helper's and of the command line's.
+      {start, formatters} = Enum.at([{"before", []}, {"after", @formatters}], rem(seed, 2))
+      run = suite(context, ["--seed", "#{seed}" | formatters], start: start)
       assert run.status == 2, run.output
       assert length(run.tests) == length(for {:test, _, _, _, tags} <- run.tests, do: tags)
       assert Enum.count(run.tests, &match?({:test, _, _, :passed, _}, &1)) > 500
@@ -49,7 +52,7 @@ defmodule Lineage.LeaksTest do
   end
 
   test "with action: :warn nothing fails of leaks, and all are told", context do
-    run = suite(context, ["test/leaks_test.exs"], action: "warn")
+    run = suite(context, ["test/leaks_test.exs"], action: "warn", within: "100")
     fails(run, expected(run, [:also]) ++ expected(run, leak: :block))
     assert run.modules == []
     reports(run, context.marks, tagged(run, :leak) ++ [:setup_all])
@@ -64,15 +67,8 @@ defmodule Lineage.LeaksTest do
   end
 
   test "with --trace, where nothing times out", context do
-    run = suite(context, ["--trace", "--exclude", "timeout", "test/leaks_test.exs"])
+    run = suite(context, ~w[--trace --exclude timeout test/leaks_test.exs], within: "100")
     run = %{run | tests: Enum.reject(run.tests, &match?({:test, _, _, :excluded, _}, &1))}
-    fails(run, expected(run, [:leak, :also]))
-    reports(run, context.marks, tagged(run, :leak) ++ [:setup_all])
-  end
-
-  test "with formatters of the command line", context do
-    formatters = ~w[--formatter UserLeaks.Record --formatter ExUnit.CLIFormatter]
-    run = suite(context, formatters ++ ["test/leaks_test.exs"])
     fails(run, expected(run, [:leak, :also]))
     reports(run, context.marks, tagged(run, :leak) ++ [:setup_all])
   end

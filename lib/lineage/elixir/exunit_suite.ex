@@ -144,8 +144,9 @@ defmodule Lineage.ExUnit.Suite do
         Formatter.checked(what, scope, LeakError.text(report))
         LeakError.new(report)
     end
-  rescue
-    error in ErlangError -> error
+  catch
+    # With its stack it has its sentence.
+    :error, reason -> Exception.normalize(:error, reason, __STACKTRACE__)
   end
 
   # It is of no scope: not of its module's either.

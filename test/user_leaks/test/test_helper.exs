@@ -2,7 +2,8 @@
 start = fn moment ->
   if System.get_env("LEAKS_START", "before") == moment do
     action = String.to_existing_atom(System.get_env("LEAKS_ACTION", "raise"))
-    Lineage.ExUnit.start(action: action, ignore: [{:label, "never there"}])
+    within = String.to_integer(System.get_env("LEAKS_WITHIN", "500"))
+    Lineage.ExUnit.start(within: within, action: action, ignore: [{:label, "never there"}])
   end
 end
 
