@@ -175,6 +175,9 @@ LIN_ENTRY(sites_nif)
 LIN_ENTRY(scope_nif)
 LIN_ENTRY(scoped_nif)
 
+/* population.c */
+LIN_ENTRY(population_nif)
+
 /* tracer.c */
 LIN_ENTRY(enabled_nif)
 LIN_ENTRY(trace_nif)

@@ -40,7 +40,8 @@ rules(Options) ->
     Own = [{{M, F, '_'}, own} || {M, F} <- [{lineage_walk, worker}, {lineage_walk, run_apart},
                                             {lineage_proc, helper},
                                             {lineage_proc, run}, {lineage_session, collect},
-                                            {lineage_session, init}]],
+                                            {lineage_session, init}, {lineage_leaks, init},
+                                            {lineage_watcher, init}]],
     Roots = [{{application_master, init, '_'}, root}, {{application_master, start_it, '_'}, root}],
     lists:foldl(fun rule/2, #{calls => #{}, wild => [], names => []}, Roots ++ Own ++ Rules).
 

@@ -9,7 +9,7 @@
 -export([open/1, close/0, info/0, sweep/0]).
 -export([classify/4, mark/2, unmark/2, seed/5, set_guardian/2]).
 -export([pids/0, record/1, records/0, guardians/0, confirm/2, verdict/1, recent/1]).
--export([wrapper/2, sites/0]).
+-export([wrapper/2, sites/0, population/3]).
 -export([scope/2, scoped/1]).
 -on_load(init/0).
 
@@ -184,4 +184,18 @@ scope(_Pid, _Scope) ->
 %% that were, newest first: of the last 1,000 of the node.
 -spec scoped([pos_integer()]) -> {[entry()], [dead()] | {error, enomem}} | closed().
 scoped(_Scopes) ->
+    erlang:nif_error(not_loaded).
+
+%% Dirty. How many live at each site where any do, and below each supervisor: of these, those that are `AgeMs' old or
+%% older (or were there before attach), and of these, those that were not at `PreviousUs'. `AtUs' is when that was, in
+%% microseconds since open: `PreviousUs' of the next call. Lineage's own are left out. Of supervisors those with the most
+%% children are told, at most `Max', and how many `Others' have any.
+-spec population(AgeMs :: non_neg_integer(), PreviousUs :: non_neg_integer(), Max :: non_neg_integer()) ->
+    {[{SiteId :: pos_integer(), Live :: pos_integer(), Old :: non_neg_integer(), Aged :: non_neg_integer(),
+        Births :: non_neg_integer()}],
+        [{Supervisor :: pid(), Generation :: non_neg_integer(), Children :: pos_integer(), Old :: non_neg_integer(),
+            Aged :: non_neg_integer()}],
+        AtUs :: non_neg_integer(), Others :: non_neg_integer()}
+    | closed() | {error, enomem}.
+population(_AgeMs, _PreviousUs, _Max) ->
     erlang:nif_error(not_loaded).

@@ -26,6 +26,7 @@
              result :: lineage_baseline:result() | undefined,
              yields = [] :: [reference()],
              watch :: lineage_watch:watch() | undefined,
+             sampler :: pid() | undefined,          % lineage_leaks
              rates = [] :: [{integer(), non_neg_integer()}],   % {monotonic ms, births}, newest first
              checked_at = 0 :: integer(),
              fuse :: reference() | undefined,
@@ -230,6 +231,9 @@ handle_info({collected, Collector, Result}, #st{collector = Collector} = St) ->
     {noreply, attached(Result, St#st{collector = undefined})};
 handle_info({'EXIT', Collector, Reason}, #st{collector = Collector} = St) when is_pid(Collector) ->
     {noreply, undo(lineage_error:tagged({session_failed, Reason}), undefined, St#st{collector = undefined})};
+handle_info({'EXIT', Sampler, _}, #st{sampler = Sampler} = St) when is_pid(Sampler) ->
+    %% Its supervisor in all but name: the next check starts another.
+    {noreply, St#st{sampler = undefined}};
 handle_info({tick, Tick}, #st{tick = Tick} = St) ->
     {noreply, tick(St)};
 handle_info({fuse, Fuse}, #st{fuse = Fuse, options = #{for := Ms}} = St) ->
@@ -343,8 +347,17 @@ attached(Result, #st{options = Options, hook = Hook, started = Started, caller =
     St2 = St1#st{phase = attached, fuse = Fuse, result = Result, caller = undefined,
                  rates = [{now_ms(), Births}], checked_at = now_ms(),
                  watch = lineage_watch:new(Hook, Options, St1#st.rules)},
-    Alias ! {Alias, reply, {ok, described(St2, Since, Took, Notes)}},
-    schedule(?TICK_MS, St2).
+    St3 = sample(St2),
+    Alias ! {Alias, reply, {ok, described(St3, Since, Took, Notes)}},
+    schedule(?TICK_MS, St3).
+
+sample(#st{sampler = undefined} = St) ->
+    case lineage_leaks:start_link() of
+        {ok, Sampler} -> St#st{sampler = Sampler};
+        {error, _} -> St
+    end;
+sample(St) ->
+    St.
 
 arm_points(Hook, Options) ->
     case lineage_points:arm(Hook, Options) of
@@ -415,12 +428,13 @@ blow(Cause, St) ->
 
 %% From any phase to idle, leaving nothing behind. `Reply' is for a caller who still waits for attach.
 undo(Reply, Ended, #st{hook = Hook, points = Points, requests = Requests, collector = Collector, caller = Alias,
-                       yields = Yields}) ->
-    stop_collector(Collector),
+                       yields = Yields, sampler = Sampler}) ->
+    stop(Collector),
     lineage_hook:disarm(Hook),
     [lineage_points:disarm(P) || P <- [Points, Requests]],
     Phase = row(phase),
     rows([{phase, idle}, {ended, Ended}, {requests, false}]),
+    stop(Sampler),
     lineage_scope:clear(),
     lineage_walk:apart(fun() -> lineage_baseline:unflag(Hook, flagged_pids(Phase), #{}) end),
     lineage_hook:destroy(Hook),
@@ -438,14 +452,14 @@ flagged_pids(Phase) ->
         _ -> processes()
     end.
 
-stop_collector(undefined) ->
+stop(undefined) ->
     ok;
-stop_collector(Collector) ->
-    Monitor = monitor(process, Collector),
-    unlink(Collector),
-    exit(Collector, kill),
-    receive {'DOWN', Monitor, process, Collector, _} -> ok end,
-    receive {'EXIT', Collector, _} -> ok after 0 -> ok end.
+stop(Helper) ->
+    Monitor = monitor(process, Helper),
+    unlink(Helper),
+    exit(Helper, kill),
+    receive {'DOWN', Monitor, process, Helper, _} -> ok end,
+    receive {'EXIT', Helper, _} -> ok after 0 -> ok end.
 
 %% Yielding (before OTP 27)
 
@@ -525,7 +539,7 @@ over_rate(_) ->
     false.
 
 check(#st{watch = Watch} = St0) ->
-    St = disarm_requests(St0),
+    St = sample(disarm_requests(St0)),
     say(rearm_points(St)),
     St1 = tell(lineage_watch:check(Watch), St),
     %% A trace session that was destroyed has been replaced.
