@@ -23,7 +23,7 @@
 
 -export([attach/0, attach/1, detach/0, yield/1]).
 -export([summary/0, pids/0, orphans/0, orphans/1, recent/1, why/1, tree/0, tree/1, sites/0]).
--export([reconcile/1, scope/2]).
+-export([reconcile/1, scope/2, leaks/0, leaks/1, watch/1, unwatch/1]).
 -export([diff/1, save/1, print/1]).
 
 -export_type([match/0, options/0, info/0, summary/0, orphans_options/0, kind/0, name/0, error/0]).
@@ -293,6 +293,51 @@ reconcile(Paths) ->
 -spec scope(Name :: term(), fun(() -> Result)) -> {Result, lineage_leak:report()}.
 scope(Name, Fun) ->
     lineage_scope:run(Name, Fun).
+
+%% @doc The leaks of this node, with the default options.
+%% @see leaks/1
+-spec leaks() -> lineage_leaks:leaks().
+leaks() ->
+    leaks(#{}).
+
+%% @doc The leaks of this node: `orphans' that linger (rows as of {@link orphans/1}); sites and supervisors whose live
+%% population only is `growing', the fastest first; `scopes' that ended with survivors (reports as of {@link scope/2});
+%% and `sampling', what the second stands on.
+%%
+%% Each that grows has the numbers: `first' and `last' of its windows' `values', `slope' (processes a minute), `windows'
+%% and `window_ms', `live' now, `births' since attach (of a site), and `confidence'. A site has `site', a supervisor
+%% `pid', `name', `initial_call' and `app'. A leak of one a minute is known within ten minutes where nothing else ends
+%% there, and later below churn; {@link lineage_growth} has the method and what it gets wrong. Nothing is known to grow
+%% in the first eight minutes after attach.
+%%
+%% Options: `min_age_ms' of orphans (60,000); `ignore', as of {@link orphans/1}, also the initial calls and names of
+%% supervisors, and the function that a site is in, what is run there, or by what. Raises `{lineage, bad_argument}' and
+%% `{lineage, not_attached}'.
+-spec leaks(lineage_leaks:options()) -> lineage_leaks:leaks().
+leaks(Options) ->
+    lineage_leaks:leaks(Options).
+
+%% @doc Tells leaks as they appear, each once, and those first that are there already: prints them to the caller's
+%% group leader, or, with `to => Pid', sends `{lineage, leak, Map}'. Returns the pid for {@link unwatch/1}. It ends with
+%% the session, and when the receiver dies.
+%%
+%% The map has `leak', which is `site' or `supervisor' (as in {@link leaks/1}), `orphan' (a direct one, with how many are
+%% `indirect' below it), `scope', or `held_back' (with `count'). Where the module `telemetry' is there, the event
+%% `[lineage, leak]' is executed too: measurements `count', and `age_ms' or `slope', `live' and `births'; metadata the map.
+%%
+%% Options: those of {@link leaks/1}, `to', and `max_per_minute' (10): of more in one minute the number is told at its
+%% end, and they are not told later: `leaks/1' has them. Looking takes a hundredth of the time at most. Raises
+%% `{lineage, bad_argument}' and `{lineage, not_attached}'.
+-spec watch(#{min_age_ms => non_neg_integer(), ignore => [term()], to => pid(), max_per_minute => pos_integer()}) ->
+    {ok, pid()}.
+watch(Options) ->
+    lineage_watcher:watch(Options).
+
+%% @doc Ends what {@link watch/1} returned; `ok' also when it has ended. Raises `{lineage, bad_argument}' for what is
+%% no pid of this node.
+-spec unwatch(pid()) -> ok.
+unwatch(Watch) ->
+    lineage_watcher:unwatch(Watch).
 
 %% @doc What is new since an earlier {@link summary/0}, or since a snapshot that {@link save/1} wrote.
 -spec diff(term()) -> term().

@@ -41,6 +41,9 @@ format(Data, Given) ->
 
 %% A line is a list of {Style, Text}; it is cut at the terminal's edge, and only then coloured.
 lines([], _O) -> [[{dim, <<"nothing to show">>}]];
+lines(#{growing := _, scopes := _} = Leaks, O) -> leaks(Leaks, O);
+lines(#{leak := _} = Leak, O) -> leak(Leak, O);
+lines([#{leak := _, values := _} | _] = Growing, O) -> growing(Growing, O);
 lines([#{kind := _, root := _} | _] = Orphans, O) -> orphans(Orphans, O);
 lines([#{lifetime_us := _} | _] = Dead, O) -> recent(Dead, O);
 lines([#{site := _, births := _} | _] = Sites, O) -> sites(Sites, O);
@@ -51,6 +54,70 @@ lines(#{counters := _} = Diff, O) -> diff(Diff, O);
 lines(#{births := _} = Summary, O) -> summary(Summary, O);
 lines({error, {Tag, Sentence}}, O) when is_atom(Tag), is_binary(Sentence) -> wrap([{red, Sentence}], 0, O);
 lines(Other, _O) -> [[{plain, L}] || L <- string:split(term(Other), "\n", all)].
+
+%% Leaks of a living node
+
+leaks(#{orphans := [], growing := [], scopes := [], sampling := Sampling}, O) ->
+    [[{green, <<"no leaks">>}] | sampling(Sampling, O)];
+leaks(#{orphans := Orphans, growing := Growing, scopes := Scopes, sampling := Sampling}, O) ->
+    lists:append([[[{bold, <<"Only growing">>}] | growing(Growing, O)] || Growing =/= []])
+        ++ lists:append([[[{bold, <<"Lingering orphans">>}] | orphans(Orphans, O)] || Orphans =/= []])
+        ++ lists:append([[[{bold, <<"Scopes that ended with survivors">>}] | lists:append([scope(S) || S <- Scopes])] || Scopes =/= []])
+        ++ sampling(Sampling, O).
+
+scope(Report) -> [[{plain, L}] || L <- string:split(lineage_leak:text(Report), "\n", all)].
+
+sampling(#{windows := Windows, window_ms := Ms, followed := Followed, dropped := Dropped}, O) ->
+    Early = [<<"; fewer than 16 windows say nothing about growth">> || Windows < 16],
+    More = [[<<"; ">>, integer_to_binary(Dropped), <<" smaller ones are not followed">>] || Dropped > 0],
+    wrap([{dim, text([count(Windows, <<"window">>), <<" of ">>, duration(Ms), <<", ">>, count(Followed, <<"population">>),
+                      <<" followed">>, More, Early])}], 0, O).
+
+growing(Growing, O) ->
+    Head = [<<"LIVE">>, <<"FROM">>, <<"TO">>, <<"A MINUTE">>, <<"IN">>, <<"BIRTHS">>, <<"SURE">>, <<"TREND">>, <<"WHAT">>],
+    Rows = [[integer_to_binary(Live), integer_to_binary(First), integer_to_binary(Last), slope(Slope), duration(N * Ms),
+             births(G), text(io_lib:format("~.1f %", [100 * min(Sure, 0.9994)])), spark(Values, O), whose(G)]
+            || #{live := Live, first := First, last := Last, slope := Slope, windows := N, window_ms := Ms,
+                 confidence := Sure, values := Values} = G <- Growing],
+    table(Head, Rows, [bold, plain, plain, red, plain, plain, plain, yellow, plain], O).
+
+slope(Slope) when Slope < 10 -> text(io_lib:format("+~.2f", [Slope]));
+slope(Slope) -> text(io_lib:format("+~b", [round(Slope)])).
+
+births(#{births := Births}) -> integer_to_binary(Births);
+births(_) -> <<"-">>.
+
+whose(#{leak := site, site := Site}) -> lineage_site:text(Site);
+whose(#{pid := Pid} = Supervisor) -> text([<<"children of ">>, lineage_describe:pid(Pid), $\s, what(Supervisor)]).
+
+%% At most 20 steps, each the least of the windows that it stands for.
+spark(Values, O) ->
+    Shown = lists:reverse(thin(lists:reverse(Values))),
+    {Least, Most} = {lists:min(Shown), lists:max(Shown)},
+    Steps = steps(O),
+    text([element(1 + (V - Least) * (tuple_size(Steps) - 1) div max(1, Most - Least), Steps) || V <- Shown]).
+
+thin(Values) when length(Values) =< 20 -> Values;
+thin(Values) -> thin(pairs(Values)).
+
+pairs([A, B | Rest]) -> [min(A, B) | pairs(Rest)];
+pairs(Rest) -> Rest.
+
+steps(#{unicode := true}) -> {"▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"};
+steps(_) -> {"_", ".", "-", "=", "+", "*", "#"}.
+
+%% One that a watch tells.
+leak(#{leak := held_back, count := Count}, O) ->
+    wrap([{yellow, text([<<"lineage: ">>, count(Count, <<"more leak">>), <<" in the last minute: lineage:leaks() has them">>])}], 0, O);
+leak(#{leak := scope} = Report, _O) ->
+    [[{red, <<"lineage: a scope ended with survivors">>}] | scope(Report)];
+leak(#{leak := orphan, pid := Pid, kind := Kind, age_ms := Age, indirect := Indirect} = Orphan, O) ->
+    Below = [[<<", and ">>, integer_to_binary(Indirect), <<" below it">>] || Indirect > 0],
+    wrap([{red, text([<<"lineage: orphan ">>, lineage_describe:pid(Pid), $\s, what(Orphan), <<", ">>, atom_to_binary(Kind), <<", for ">>,
+                      duration(Age), <<", ">>, by(Orphan), Below])}], 0, O);
+leak(#{slope := Slope, first := First, last := Last, windows := N, window_ms := Ms, values := Values} = Growing, O) ->
+    wrap([{red, text([<<"lineage: only growing: ">>, integer_to_binary(First), <<" to ">>, integer_to_binary(Last), <<" in ">>, duration(N * Ms),
+                      <<" (">>, slope(Slope), <<" a minute) ">>, spark(Values, O), $\s, whose(Growing)])}], 0, O).
 
 %% Orphans
 

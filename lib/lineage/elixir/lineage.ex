@@ -232,6 +232,66 @@ defmodule Lineage do
   defdelegate reconcile(paths), to: :lineage
 
   @doc """
+  The leaks of this node, in a map: `:orphans` that linger, sites and supervisors whose population only is
+  `:growing`, `:scopes` that ended with survivors, and `:sampling`, what the second stands on.
+
+  Each that grows has `:first` and `:last` of its `:values`, the `:slope` (processes a minute), `:windows` and
+  `:window_ms`, `:live`, `:births` and `:confidence`. A leak of one a minute is known within ten minutes where
+  nothing else ends there, and later below churn; the Erlang module `:lineage_growth` documents the method.
+
+  ## Options
+
+    * `:min_age_ms` - how long an orphan has lived to be listed, in milliseconds (60,000)
+    * `:ignore` - leaves out those with one of these initial calls, registered names or labels
+
+  ## Examples
+
+      iex> Lineage.print(Lineage.leaks())
+      iex> Lineage.leaks(min_age_ms: 0).orphans
+
+  """
+  @spec leaks([{:min_age_ms, non_neg_integer} | {:ignore, [match | String.t()]}]) :: map
+  def leaks(options \\ []) do
+    leaks = :lineage.leaks(Map.new(options))
+    %{leaks | orphans: Enum.map(leaks.orphans, &struct(Lineage.Orphan, &1))}
+  end
+
+  @doc """
+  Tells leaks as they appear, each once: prints them, or sends `{:lineage, :leak, map}`. Where `:telemetry` is there,
+  the event `[:lineage, :leak]` is executed too, with `:count` among its measurements and the map as metadata.
+
+  It ends with `unwatch/1`, with the session, and when its receiver dies. `:leak` in the map says what it is: `:site`,
+  `:supervisor`, `:orphan`, `:scope`, or `:held_back`.
+
+  ## Options
+
+  Those of `leaks/1`, and
+
+    * `:to` - the process that gets the messages; without it they are printed
+    * `:max_per_minute` - of more in a minute only the number is told (10)
+
+  ## Examples
+
+      iex> {:ok, watch} = Lineage.watch(to: self())
+      iex> Lineage.unwatch(watch)
+
+  """
+  @spec watch([{atom, term}]) :: {:ok, pid}
+  def watch(options \\ []), do: :lineage.watch(Map.new(options))
+
+  @doc """
+  Ends what `watch/1` returned. Also `:ok` when it has ended.
+
+  ## Examples
+
+      iex> Lineage.unwatch(watch)
+      :ok
+
+  """
+  @spec unwatch(pid) :: :ok
+  defdelegate unwatch(watch), to: :lineage
+
+  @doc """
   All about one process: who spawned it, its ancestors up to the root, and who stops it, restarts it
   and notices its death, each with the link or the child spec that the answer stands on.
 
@@ -323,5 +383,6 @@ defmodule Lineage do
   defp plain(%Lineage.Orphan{} = orphan), do: Map.from_struct(orphan)
   defp plain(%Lineage.Why{kind: nil} = why), do: why |> Map.from_struct() |> Map.delete(:kind)
   defp plain(%Lineage.Why{} = why), do: Map.from_struct(why)
+  defp plain(%{growing: _, orphans: orphans} = leaks), do: %{leaks | orphans: plain(orphans)}
   defp plain(report), do: report
 end
