@@ -1,7 +1,8 @@
 %% Simulated populations, as the sampler of lineage_leaks would see them: each is a list of windows {Value, Young}.
 -module(lineage_growth_sim).
 
--export([seed/1, stationary/4, windows/2, found/1, merge/1, leak/4, poisson_leak/4, warm_up/4, load/5, ramps/4, restarts/4, noisy/3]).
+-export([seed/1, found/1, windows/2]).
+-export([stationary/3, leak/3, poisson_leak/3, warm_up/3, load/5, ramps/4, restarts/3, noisy/3]).
 
 -define(SAMPLE, 15.0).      % seconds
 -define(AGE, 30.0).
@@ -14,9 +15,9 @@ found(Windows) -> found(Windows, lineage_growth:new(), 1).
 found([], _S, _N) -> never;
 found([{Value, Young, Fell} | Rest], S, N) ->
     S1 = lineage_growth:add(Value, Young, Fell, S),
-    case lineage_growth:growth(S1) of
-        undefined -> found(Rest, S1, N + 1);
-        G -> put(growth, G), N / 2
+    case lineage_growth:is_growing(S1) of
+        false -> found(Rest, S1, N + 1);
+        true -> N / 2
     end.
 
 %% Lives are {Birth, Death} in seconds; those born before 0 are old at once.
@@ -56,24 +57,22 @@ zip(I, Samples, Live, L, Old, O, Deaths) ->
 pairs([{_, O1, D1}, {L2, O2, D2} | Rest]) -> [{min(O1, O2), L2 - O2, D1 + D2 > 0} | pairs(Rest)];
 pairs(_) -> [].
 
-merge(Lives) -> lists:append(Lives).
-
 %% Births at `Rate' a minute, each living `Minutes' on average, in balance from the start.
-stationary(Rate, Minutes, Seconds, _) ->
+stationary(Rate, Minutes, Seconds) ->
     There = poisson(Rate * Minutes),
     [{-1, exponential(Minutes * 60)} || _ <- lists:seq(1, There)]
         ++ [{T, T + exponential(Minutes * 60)} || T <- arrivals(0, Rate, Seconds)].
 
 %% One each 60/Rate seconds, for ever.
-leak(Rate, From, Seconds, _) ->
+leak(Rate, From, Seconds) ->
     Phase = rand:uniform() * 60 / Rate,
     [{T, infinity()} || T <- steps(From + Phase, 60 / Rate, Seconds)].
 
-poisson_leak(Rate, From, Seconds, _) ->
+poisson_leak(Rate, From, Seconds) ->
     [{T, infinity()} || T <- arrivals(From, Rate, Seconds)].
 
 %% To `Many', who stay, with a time constant in minutes.
-warm_up(Many, Minutes, Seconds, _) ->
+warm_up(Many, Minutes, Seconds) ->
     [{T, infinity()} || _ <- lists:seq(1, Many), T <- [exponential(Minutes * 60)], T < Seconds].
 
 %% Births at Rate * (1 + Depth * sin), the phase at random; a period in hours.
@@ -90,7 +89,7 @@ ramps(Rate, Up, Period, Seconds) ->
                  T <- arrivals(Start, Rate, Start + Up * 60), End <- [Start + Period * 60 - 5], End > 0].
 
 %% `Many' children, who are all started anew each so many minutes.
-restarts(Many, Minutes, Seconds, _) ->
+restarts(Many, Minutes, Seconds) ->
     Times = arrivals(0, 1 / Minutes, Seconds),
     [{From, To} || {From, To} <- lists:zip([-1 | Times], Times ++ [infinity()]), _ <- lists:seq(1, Many)].
 

@@ -22,7 +22,8 @@
 %% <li>Load does not explain it: where most of what is born dies again, births did not rise in the same proportion.</li>
 %% </ol>
 %%
-%% The slope is Theil and Sen's, the median of the slopes of all pairs of windows (Theil 1950, Sen 1968).
+%% The slope is Theil and Sen's, the median of the slopes of all pairs of windows (Theil 1950, Sen 1968), from the last
+%% window on that had the least.
 %%
 %% == What it gets wrong ==
 %% A population that does nothing but grow for ten minutes, for the first time, at an even rate, is taken for a leak also
@@ -31,7 +32,7 @@
 %% populations, of false alarms and of the time that it takes to find leaks.
 -module(lineage_growth).
 
--export([new/0, add/4, growth/1, value/1, window_ms/0]).
+-export([new/0, add/4, growth/1, is_growing/1, window_ms/0]).
 -export([mann_kendall/1, theil_sen/1]).
 
 -export_type([series/0, growth/0]).
@@ -61,7 +62,7 @@
                  last = 0 :: non_neg_integer(),
                  quiet = 0 :: non_neg_integer(),     % windows since one was below the one before it
                  peak = 0 :: non_neg_integer(),      % of all that left the shortest level
-                 growth :: undefined | {Level :: pos_integer(), growth()}}).
+                 growth :: undefined | pos_integer()}).
 
 -opaque series() :: #series{}.
 
@@ -79,14 +80,14 @@ new() ->
 -spec window_ms() -> pos_integer().
 window_ms() -> ?WINDOW_MS.
 
-%% @doc The value of the last window; 0 before the first.
--spec value(series()) -> non_neg_integer().
-value(#series{last = Last}) -> Last.
-
-%% @doc What is known to grow; it is kept until it has not grown for a third of its windows.
+%% @doc How it grows, where it is known to: until it has not grown for a third of its windows.
 -spec growth(series()) -> growth() | undefined.
 growth(#series{growth = undefined}) -> undefined;
-growth(#series{growth = {_Level, Growth}}) -> Growth.
+growth(#series{growth = No, levels = Levels}) -> described((lists:nth(No, Levels))#level.values, No).
+
+%% @doc Whether it is known to grow.
+-spec is_growing(series()) -> boolean().
+is_growing(#series{growth = Growth}) -> Growth =/= undefined.
 
 %% @doc A window has closed: so many lived through it, so many were young at its end, and whether any that was not died
 %% in it.
@@ -115,19 +116,18 @@ close(No, Value, Young, #series{levels = Levels} = S) ->
             S1
     end.
 
-look(No, #level{values = Values, found = Before} = Level, #series{growth = Growth} = S) ->
+look(No, #level{values = Values, found = Before} = Level, #series{levels = Levels, growth = Growth} = S) ->
     Found = case Growth of
-                {No, _} -> not levelled_off(Values) andalso described(Values, No);
+                No -> not levelled_off(Values);
                 _ -> found(Level, No, S)
             end,
-    S1 = S#series{levels = lists:sublist(S#series.levels, No - 1) ++ [Level#level{found = is_map(Found)}
-                                                                     | lists:nthtail(No, S#series.levels)]},
-    case {Growth, Found} of
-        {{No, _}, false} -> S1#series{growth = undefined};
-        {{No, _}, _} -> S1#series{growth = {No, Found}};
-        {undefined, #{}} when Before -> S1#series{growth = {No, Found}};
-        _ -> S1
-    end.
+    Growth1 = case Found of
+                  false when Growth =:= No -> undefined;
+                  true when Growth =:= undefined, Before -> No;
+                  _ -> Growth
+              end,
+    S#series{levels = lists:sublist(Levels, No - 1) ++ [Level#level{found = Found} | lists:nthtail(No, Levels)],
+             growth = Growth1}.
 
 levelled_off([Last | _] = Values) ->
     Last =< lists:nth(length(Values) div 3 + 1, Values).
@@ -136,8 +136,15 @@ described(Values, No) ->
     Old = lists:reverse(Values),
     WindowMs = ?WINDOW_MS * pow(?FACTOR, No - 1),
     {_S, P} = mann_kendall(Old),
-    #{first => hd(Old), last => hd(Values), slope => theil_sen(Old) * 60000 / WindowMs, windows => length(Old),
+    #{first => hd(Old), last => hd(Values), slope => theil_sen(rising(Old)) * 60000 / WindowMs, windows => length(Old),
       window_ms => WindowMs, values => Old, confidence => 1 - max(P, math:exp(-square(drift(Old)) / 2))}.
+
+%% From the last window that had no more than any before it: a leak may have begun in the midst of them.
+rising([First | Rest] = Values) ->
+    case lists:any(fun(V) -> V =< First end, Rest) of
+        true -> rising(Rest);
+        false -> Values
+    end.
 
 pow(_, 0) -> 1;
 pow(B, N) -> B * pow(B, N - 1).
@@ -153,8 +160,7 @@ found(#level{values = [Last | _] = Values, young = Young}, No, #series{levels = 
         andalso goes_on(Values, N)
         andalso not load(Values, Young, N, No, S)
         andalso element(2, mann_kendall(lists:reverse(Values))) =< ?P
-        andalso not slows_down(Values, N, No, S)
-        andalso described(Values, No).
+        andalso not slows_down(Values, N, No, S).
 
 recent(1, Values, _) -> Values;
 recent(_, _, Recent) -> Recent.

@@ -172,8 +172,8 @@ start_link() ->
 subscribe() ->
     gen_server:call(?MODULE, {subscribe, self()}, infinity).
 
-%% @private For tests: from now on there is a sample when it is asked for, at the time that is said, in which every
-%% process is old enough.
+%% @private For tests: all begins anew, and from now on there is a sample when it is asked for, at the time that is said,
+%% in which every process is old enough.
 -spec sample(AtMs :: integer()) -> ok.
 sample(AtMs) ->
     gen_server:call(?MODULE, {sample, AtMs}, infinity).
@@ -190,9 +190,11 @@ handle_call(growing, _From, St) ->
     {reply, {growing(St), sampling(St)}, St};
 handle_call({subscribe, Pid}, _From, #st{subscribers = Subscribers} = St) ->
     {reply, ok, St#st{subscribers = Subscribers#{monitor(process, Pid) => Pid}}};
-handle_call({sample, At}, _From, #st{timer = Timer} = St) ->
-    Timer =:= undefined orelse erlang:cancel_timer(Timer),
-    {reply, ok, sampled(At, 0, St#st{timer = undefined})};
+handle_call({sample, At}, _From, #st{timer = undefined} = St) ->
+    {reply, ok, sampled(At, 0, St)};
+handle_call({sample, At}, _From, #st{timer = Timer, subscribers = Subscribers}) ->
+    _ = erlang:cancel_timer(Timer),
+    {reply, ok, sampled(At, 0, #st{subscribers = Subscribers})};
 handle_call(_Other, _From, St) ->
     {reply, {error, badarg}, St}.
 
@@ -236,7 +238,7 @@ admit(Rows, Keys, Followed) ->
     New = lists:reverse(lists:keysort(2, [Row || {Key, _} = Row <- Rows, not is_map_key(Key, Followed)])),
     Smallest = case length(New) + length(Keys) > ?FOLLOWED of
                    true -> lists:sort([{(map_get(Key, Followed))#population.live, Key}
-                                       || Key <- Keys, lineage_growth:growth((map_get(Key, Followed))#population.series) =:= undefined]);
+                                       || Key <- Keys, not lineage_growth:is_growing((map_get(Key, Followed))#population.series)]);
                    false -> []
                end,
     admit(New, ?FOLLOWED - length(Keys), Smallest, Followed, 0).

@@ -161,7 +161,7 @@ minute(#st{held = Held} = St) ->
 send(Leak, #st{to = To}) ->
     event(Leak),
     case To of
-        print -> lineage_print:print(Leak);
+        print -> try lineage_print:print(Leak) catch error:terminated -> ok end;     % the receiver's death is under way
         Pid -> Pid ! {lineage, leak, Leak}, ok
     end.
 
