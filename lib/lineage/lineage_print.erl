@@ -110,7 +110,7 @@ steps(_) -> {"_", ".", "-", "=", "+", "*", "#"}.
 leak(#{leak := held_back, count := Count}, O) ->
     wrap([{yellow, text([<<"lineage: ">>, count(Count, <<"more leak">>), <<" in the last minute: lineage:leaks() has them">>])}], 0, O);
 leak(#{leak := scope} = Report, _O) ->
-    [[{red, <<"lineage: a scope ended with survivors">>}] | scope(Report)];
+    [[{red, <<"lineage: a scope ended with survivors">>}] | scope(maps:remove(leak, Report))];
 leak(#{leak := orphan, pid := Pid, kind := Kind, age_ms := Age, indirect := Indirect} = Orphan, O) ->
     Below = [[<<", and ">>, integer_to_binary(Indirect), <<" below it">>] || Indirect > 0],
     wrap([{red, text([<<"lineage: orphan ">>, lineage_describe:pid(Pid), $\s, what(Orphan), <<", ">>, atom_to_binary(Kind), <<", for ">>,
