@@ -222,8 +222,10 @@ has_failed(Level, Config, Return) ->
     (is_tuple(Status) andalso element(1, Status) =:= failed)
         orelse (Level =:= lineage_case andalso not is_good(Return)).
 
-%% One that was skipped may have leaked, and nobody would see it in one that stays skipped.
+%% One that was skipped may have leaked, and nobody would see it in one that stays skipped. Where its init failed, Common
+%% Test says that it is skipped.
 is_good(ok) -> true;
+is_good({_, {failed, _}}) -> false;
 is_good(Config) when is_list(Config) -> true;
 is_good({Skipped, _}) -> lists:member(Skipped, [skip, skipped, save_config, comment]);
 is_good(_) -> false.
