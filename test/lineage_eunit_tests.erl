@@ -22,10 +22,13 @@ all_test_() ->
                           {late, fun late/0}, {modules, fun modules/0}, {bad_options, fun bad_options/0},
                           {lesser_session, fun lesser_session/0}]]}.
 
-%% A process without a link that waits to be ended by the test that made it, and the line that spawns it.
+%% A process without a link that waits to be ended by the test that made it, and the line that spawns it. No tail call: its
+%% line is then known even where the beam file is so new that it could have changed since attach.
 loiter() ->
-    spawn(fun() -> receive stop -> ok end end).
-loiter_line() -> ?LINE - 1.
+    Pid = spawn(fun() -> receive stop -> ok end end),
+    put(loiter, Pid),
+    Pid.
+loiter_line() -> ?LINE - 3.
 
 stop(Pid) ->
     Monitor = monitor(process, Pid),

@@ -15,6 +15,8 @@
 %% </ul>
 %%
 %% Where Lineage cannot attach, or the options are wrong, suites fail at once with a sentence that says what to do.
+%%
+%% Common Test prints an end_per_suite or end_per_group that failed, but does not count it: its exit status is that of the cases.
 -module(lineage_ct).
 
 -export([id/1, init/2, terminate/1]).
@@ -161,17 +163,21 @@ open(Level, Name, Config, _State) when is_list(Config) ->
 open(_Level, _Name, Result, _State) ->
     Result.
 
-%% What an init function has returned; when that is no configuration, no end function will run.
+%% What an init function has returned; when that is no configuration, no end function will run. Common Test ends the timers
+%% of the case only after this.
 -spec opened(level(), config(), config() | result(), state()) -> config() | result().
 opened(Level, Config, Return, State) ->
     case scope(Level, Config) of
-        undefined -> Return;
+        undefined ->
+            Return;
         Scope when is_list(Return) ->
             case lists:keyfind(Level, 1, Return) of
                 {Level, Scope} -> Return;
                 _ -> [{Level, Scope} | lists:keydelete(Level, 1, Return)]
             end;
-        _ -> check(Level, Config, Return, State)
+        _ ->
+            test_server:timetrap_cancel(),
+            check(Level, Config, Return, State)
     end.
 
 -spec enter(level(), config()) -> config().
@@ -192,22 +198,27 @@ check(Level, Config, Return, {Action, Options}) ->
                          Report = lineage_leak:check(Scope, Options),
                          case lineage_leak:is_clean(Report) of
                              true -> Return;
-                             false -> leaked(lineage_leak:text(Report), has_failed(Level, Config, Return), Action, Return)
+                             false -> leaked(lineage_leak:text(Report#{unused := []}), Action =:= raise andalso not has_failed(Level, Config, Return),
+                                             Level, Return)
                          end
                  end)
     end;
 check(_Level, _Config, Return, _Unusable) ->
     Return.
 
-leaked(Text, _, warn, Return) ->
+%% Common Test itself prints why a case fails at its end, but not why a suite or a group does, or a case at its init.
+leaked(Text, true, lineage_case, ok) ->
+    ct:log("~ts", [Text], [esc_chars]),
+    failure(Text);
+leaked(Text, Fails, _Level, Return) ->
     ct:pal("~ts", [Text]),
-    Return;
-leaked(Text, true, raise, Return) ->
-    ct:log("~ts", [Text]),
-    Return;
-leaked(Text, false, raise, _Return) ->
-    ct:log("~ts", [Text]),
-    %% As ct:fail/2 does, by which Common Test prints it as text.
+    case Fails of
+        true -> failure(Text);
+        false -> Return
+    end.
+
+%% As ct:fail/2 does, by which Common Test prints it as text.
+failure(Text) ->
     {fail, {test_case_failed, unicode:characters_to_list(Text)}}.
 
 scope(Level, Config) ->
