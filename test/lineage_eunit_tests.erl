@@ -221,22 +221,25 @@ printer(To, User) ->
 
 modules() ->
     Module = lineage_eunit_made,
-    Forms = [{attribute, 1, module, Module}, {attribute, 1, export, [{clean_test, 0}, {leak_test, 0}, {all_test_, 0}]},
-             {function, 2, clean_test, 0, [{clause, 2, [], [], [{atom, 2, ok}]}]},
-             {function, 3, leak_test, 0, [{clause, 3, [], [], [call(?MODULE, named_leak)]}]},
-             {function, 4, all_test_, 0, [{clause, 4, [], [], [{'fun', 4, {function, clean_test, 0}}]}]}],
-    {ok, Module, Beam} = compile:forms(Forms, [debug_info]),
-    {module, Module} = code:load_binary(Module, "lineage_eunit_made.erl", Beam),
+    Tests = [made(clean_test, [], {atom, 1, ok}), made(leak_test, [], call(?MODULE, named_leak, [])),
+             made(all_test_, [], {'fun', 1, {function, clean_test, 0}})],
+    Wrapper = made(eunit_wrapper_, [{var, 1, 'Tests'}], call(lineage_eunit, no_leaks, [erl_parse:abstract(?SOON), {var, 1, 'Tests'}])),
     [begin
-         Results = run(lineage_eunit:no_leaks(?SOON, Set)),
+         {ok, Module, Beam} = compile:forms([{attribute, 1, module, Module} | Functions], [export_all, nowarn_export_all]),
+         {module, Module} = code:load_binary(Module, "lineage_eunit_made.erl", Beam),
+         Results = run(Set),
          named_stop(),
          ?assertMatch([{{{Module, leak_test, 0}, _}, {error, _}, _}], [R || {_, {error, _}, _} = R <- Results]),
-         ?assertEqual(3, length(Results))
-     end || Set <- [Module, {module, Module}, [{"title", Module}]]],
-    code:purge(Module),
-    code:delete(Module).
+         ?assertEqual(3, length(Results)),
+         code:purge(Module),
+         code:delete(Module)
+     end || {Functions, Set} <- [{Tests, lineage_eunit:no_leaks(?SOON, M)} || M <- [Module, {module, Module}, [{"title", Module}]]]
+                ++ [{[Wrapper | Tests], Module}]],
+    code:purge(Module).
 
-call(M, F) -> {call, 1, {remote, 1, {atom, 1, M}, {atom, 1, F}}, []}.
+made(Name, Args, Body) -> {function, 1, Name, length(Args), [{clause, 1, Args, [], [Body]}]}.
+
+call(M, F, Args) -> {call, 1, {remote, 1, {atom, 1, M}, {atom, 1, F}}, Args}.
 
 bad_options() ->
     [begin

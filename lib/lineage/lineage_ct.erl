@@ -184,7 +184,7 @@ opened(Level, Config, Return, State) ->
 enter(Level, Config) ->
     case scope(Level, Config) of
         undefined -> Config;
-        Scope -> lineage_nif:scope(self(), Scope), Config
+        Scope -> lineage_scope:enter(self(), Scope), Config
     end.
 
 -spec check(level(), config(), result(), state()) -> result().
@@ -193,7 +193,7 @@ check(Level, Config, Return, {Action, Options}) ->
         undefined ->
             Return;
         Scope ->
-            lineage_nif:scope(self(), 0),
+            lineage_scope:enter(self(), 0),
             told(fun() ->
                          Report = lineage_leak:check(Scope, Options),
                          case lineage_leak:is_clean(Report) of

@@ -5,10 +5,9 @@
 %% all_test_() -> lineage_eunit:no_leaks([fun a/0, {inparallel, [fun b/0, fun c/0]}]).
 %% '''
 %%
-%% A whole module is checked by exporting the function that EUnit gives all its tests to:
+%% A whole module is checked by a function that EUnit gives all its tests to (eunit.hrl exports it):
 %%
 %% ```
-%% -export([eunit_wrapper_/1]).
 %% eunit_wrapper_(Tests) -> lineage_eunit:no_leaks(Tests).
 %% '''
 %%
@@ -113,13 +112,13 @@ each(T, O) ->
     simple(T, O, []).
 
 %% A single test: its place and line are EUnit's own way to say so.
-simple({Line, T}, O, Info) when is_integer(Line) -> {Line, simple(T, O, [{line, Line} | Info])};
+simple({Line, T}, O, Info) when is_integer(Line) -> {Line, simple(T, O, Info ++ [{line, Line}])};
 simple({{M, F, A} = MFA, T}, O, Info) when is_integer(A) -> {MFA, simple(T, O, [{module, M}, {function, F} | Info])};
 simple({test, M, F}, O, Info) when is_atom(M), is_atom(F) -> simple({{M, F, 0}, fun M:F/0}, O, Info);
 simple({M, F}, O, Info) when is_atom(M), is_atom(F) -> simple({test, M, F}, O, Info);
 simple(F, O, Info) when is_function(F, 0) ->
     case lists:keymember(module, 1, Info) of
-        true -> fun() -> assert(F, O, lists:ukeysort(1, Info)) end;
+        true -> fun() -> assert(F, O, Info) end;
         false -> simple({mfa(F), F}, O, Info)
     end;
 simple(Other, _, _) ->
@@ -137,12 +136,12 @@ fixture(P, S, C, I, O) ->
      fun() ->
              Opened = open(Info, O),
              try S() of
-                 Result -> enter(0), {Opened, Result}
+                 Result -> lineage_scope:enter(self(), 0), {Opened, Result}
              catch
                  Class:Reason:Stack -> tell(group_leader(), Opened, O), erlang:raise(Class, Reason, Stack)
              end
      end,
-     fun({{Scope, _} = Opened, Result}) -> enter(Scope), within(Opened, fun() -> C(Result) end, O, Info) end,
+     fun({{Scope, _} = Opened, Result}) -> lineage_scope:enter(self(), Scope), within(Opened, fun() -> C(Result) end, O, Info) end,
      fun({Opened, Result}) ->
              try I(Result)
              catch Class:Reason:Stack -> tell(group_leader(), Opened, O), erlang:raise(Class, Reason, Stack)
@@ -181,9 +180,6 @@ guard(Owner, Options) ->
         {'DOWN', Monitor, process, Owner, _} ->
             ok
     end.
-
-enter(Scope) ->
-    lineage_nif:scope(self(), Scope).
 
 within({Scope, Guard} = Opened, Fun, Options, Info) ->
     try Fun() of
