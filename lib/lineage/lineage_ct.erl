@@ -1,10 +1,10 @@
 %% @doc Leaks in Common Test: a hook, `{ct_hooks, [lineage_ct]}' or `{ct_hooks, [{lineage_ct, Options}]}', in
 %% a suite, a test specification, ct_run's or rebar3's options.
 %%
-%% Each test case is checked after its end_per_testcase, each group and each suite after its end_per_group and
-%% end_per_suite, for what their init function has started. One that leaked fails, with the report as its reason and in its log.
-%% One that had failed already keeps its own reason, and the report is in its log. Also where a case was killed by its
-%% timetrap, or skipped, or where its init failed; and in parallel groups.
+%% Each test case is checked after its end_per_testcase; each group and each suite, for what its init function has started,
+%% after its end_per_group and end_per_suite. One that leaked fails, with the report as its reason and in its log. One that
+%% had failed already keeps its own reason, and the report is in its log. Also where a case was killed by its timetrap, or
+%% skipped, or where its init failed; and in parallel groups.
 %%
 %% Options, a map or a list of pairs:
 %%
@@ -16,7 +16,8 @@
 %%
 %% Where Lineage cannot attach, or the options are wrong, suites fail at once with a sentence that says what to do.
 %%
-%% Common Test prints an end_per_suite or end_per_group that failed, but does not count it: its exit status is that of the cases.
+%% Common Test prints an end_per_suite or end_per_group that failed, but does not count it: its exit status is that of the
+%% cases. In a parallel group it calls hooks one at a time, so a case that leaks makes others wait until `within' has passed.
 -module(lineage_ct).
 
 -export([id/1, init/2, terminate/1]).
@@ -155,11 +156,13 @@ post_end_per_testcase(_Suite, _Case, Config, Return, State) ->
 open(_Level, _Name, Config, {unusable, Sentence}) when is_list(Config) ->
     {fail, Sentence};
 open(Level, Name, Config, _State) when is_list(Config) ->
-    told(fun() ->
-                 Scope = lineage_leak:open(Name),
-                 put(Level, Scope),
-                 [{Level, Scope} | lists:keydelete(Level, 1, Config)]
-         end);
+    try lineage_leak:open(Name) of
+        Scope ->
+            put(Level, Scope),
+            [{Level, Scope} | lists:keydelete(Level, 1, Config)]
+    catch
+        error:{lineage, _} = Reason:Stack -> {fail, unicode:characters_to_list(sentence(Reason, Stack))}
+    end;
 open(_Level, _Name, Result, _State) ->
     Result.
 
@@ -194,17 +197,25 @@ check(Level, Config, Return, {Action, Options}) ->
             Return;
         Scope ->
             lineage_scope:enter(self(), 0),
-            told(fun() ->
-                         Report = lineage_leak:check(Scope, Options),
-                         case lineage_leak:is_clean(Report) of
-                             true -> Return;
-                             false -> leaked(lineage_leak:text(Report#{unused := []}), Action =:= raise andalso not has_failed(Level, Config, Return),
-                                             Level, Return)
-                         end
-                 end)
+            case outlived(Scope, Options) of
+                nothing -> Return;
+                Text -> leaked(Text, Action =:= raise andalso not has_failed(Level, Config, Return), Level, Return)
+            end
     end;
 check(_Level, _Config, Return, _Unusable) ->
     Return.
+
+outlived(Scope, Options) ->
+    try lineage_leak:check(Scope, Options) of
+        Report ->
+            case lineage_leak:is_clean(Report) of
+                true -> nothing;
+                %% Of what is to be ignored in all cases, terminate/1 tells what was needed in none.
+                false -> lineage_leak:text(Report#{unused := []})
+            end
+    catch
+        error:{lineage, _} = Reason:Stack -> sentence(Reason, Stack)
+    end.
 
 %% Common Test itself prints why a case fails at its end, but not why a suite or a group does, or a case at its init. Not
 %% by ct:pal, for which rebar3 writes a module of its own into all that it compiles.
@@ -240,11 +251,6 @@ is_good(Config) when is_list(Config) -> true;
 is_good({Skipped, _}) -> lists:member(Skipped, [skip, skipped, save_config, comment]);
 is_good(_) -> false.
 
-%% What Lineage has to say to its user, as the reason of a failure.
-told(Fun) ->
-    try Fun()
-    catch
-        error:{lineage, _} = Reason:Stack ->
-            #{general := Sentence} = lineage_error:format_error(Reason, Stack),
-            {fail, unicode:characters_to_list(Sentence)}
-    end.
+sentence(Reason, Stack) ->
+    #{general := Sentence} = lineage_error:format_error(Reason, Stack),
+    Sentence.

@@ -99,7 +99,8 @@ each({node, Node, T}, O) when is_atom(Node) -> {node, Node, instantiator(T, O)};
 each({node, Node, Args, T}, O) when is_atom(Node) -> {node, Node, Args, instantiator(T, O)};
 %% Tests, or the code that EUnit runs them with, which knows where a module's tests are and what wraps them.
 each({module, M}, O) when is_atom(M) ->
-    {"module '" ++ atom_to_list(M) ++ "'", {generator, fun() -> each(eunit_data:get_module_tests(M, []), O) end, {M, module_info, 1}}};
+    Tests = fun() -> each(eunit_data:get_module_tests(M, []), O) end,
+    {"module '" ++ atom_to_list(M) ++ "'", {generator, Tests, {M, module_info, 1}}};
 each(M, O) when is_atom(M), M =/= ok, M =/= error, M =/= undefined, not is_boolean(M) -> each({module, M}, O);
 each({Set, _} = T, _) when Set =:= application; Set =:= file; Set =:= dir -> unnamed(T);
 each({application, _, _} = T, _) -> unnamed(T);
@@ -141,7 +142,10 @@ fixture(P, S, C, I, O) ->
                  Class:Reason:Stack -> tell(group_leader(), Opened, O), erlang:raise(Class, Reason, Stack)
              end
      end,
-     fun({{Scope, _} = Opened, Result}) -> lineage_scope:enter(self(), Scope), within(Opened, fun() -> C(Result) end, O, Info) end,
+     fun({{Scope, _} = Opened, Result}) ->
+             lineage_scope:enter(self(), Scope),
+             within(Opened, fun() -> C(Result) end, O, Info)
+     end,
      fun({Opened, Result}) ->
              try I(Result)
              catch Class:Reason:Stack -> tell(group_leader(), Opened, O), erlang:raise(Class, Reason, Stack)
@@ -154,9 +158,10 @@ mfa(F) ->
 ok(_) -> ok.
 ok(_, _) -> ok.
 
+-spec unnamed(term()) -> no_return().
 unnamed(Given) ->
-    lineage_error:raise({bad_argument, "no_leaks", Given, "tests and the modules they are in, not files, directories or applications"},
-                        [Given]).
+    Wanted = "tests and the modules they are in, not files, directories or applications",
+    lineage_error:raise({bad_argument, "no_leaks", Given, Wanted}, [Given]).
 
 %% Scopes
 
