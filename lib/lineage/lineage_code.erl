@@ -39,7 +39,7 @@ new_cache() ->
 -spec clear_cache() -> true.
 clear_cache() ->
     ets:match_delete(?CACHE, {{'_', '_'}, '_'}),
-    ets:insert(?CACHE, [{{version, M}, version(M)} || {M, _File} <- code:all_loaded()]).
+    ets:insert(?CACHE, [{{version, M}, version(M)} || {M, _File} <- code:all_loaded()] ++ just_written()).
 
 %% @doc Keeps the code of a module that has no beam file, for this and later sessions.
 -spec keep(module(), binary()) -> ok.
@@ -111,7 +111,7 @@ cached(Key) ->
 read(Module, Md5) ->
     case code:get_object_code(Module) of
         {Module, Beam, File} ->
-            case changed(File) of
+            case changed(File, Beam) of
                 true -> [];
                 false -> read(Module, Md5, Beam)
             end;
@@ -122,13 +122,23 @@ read(Module, Md5) ->
             end
     end.
 
-changed(File) ->
+%% Whether the file was written since attach, and so may have other lines than the code that was loaded.
+changed(File, Beam) ->
+    written(File) >= lineage_session:lookup(since) div 1000
+        andalso ets:lookup(?CACHE, {file, File}) =/= [{{file, File}, erlang:md5(Beam)}].
+
+%% A copy may keep the time of its original, but not that of its own change. Both are whole seconds.
+written(File) ->
     case file:read_file_info(File, [raw, {time, posix}]) of
-        %% A copy may keep the time of its original, but not that of its own change. Both are whole seconds.
-        {ok, #file_info{mtime = Written, ctime = Changed}} ->
-            max(Written, Changed) >= lineage_session:lookup(since) div 1000;
-        {error, _} -> false                      % in an archive, or embedded
+        {ok, #file_info{mtime = Written, ctime = Changed}} -> max(Written, Changed);
+        {error, _} -> 0                          % in an archive, or embedded
     end.
+
+%% What was written in the very second of attach, as by the build before a test run, was there before it.
+just_written() ->
+    Now = erlang:system_time(second),
+    [{{file, File}, erlang:md5(Beam)} || {_, File} <- code:all_loaded(), is_list(File), not lists:prefix(code:lib_dir(), File),
+                                         written(File) >= Now - 1, {ok, Beam} <- [file:read_file(File)]].
 
 read(Module, Md5, Beam) ->
     case beam_lib:md5(Beam) of

@@ -135,7 +135,11 @@ normal(Ignore) -> Ignore.
 %% @doc What was to be ignored by checks of this session, and never was there to be.
 -spec unused() -> [ignore()].
 unused() ->
-    [Ignore || {Ignore, false} <- lists:sort(ets:tab2list(?USED))].
+    try ets:tab2list(?USED) of
+        Rows -> [Ignore || {Ignore, false} <- lists:sort(Rows)]
+    catch
+        error:badarg -> []                       % the application is not started
+    end.
 
 noted([]) ->
     ok;
@@ -391,7 +395,7 @@ hints(Leaks, Silent) ->
     Kinds = [Kind || #{kind := Kind, direct := true} <- Leaks],
     ["A supervisor that others use holds them: terminate the children, or start them under a supervisor of the test's own."
      || lists:member(supervised, Kinds)]
-        ++ ["Start them under the test's supervisor (start_supervised! in ExUnit), or link them to the test, or stop them before it ends."
+        ++ ["Start them under a supervisor that stops with the test (in ExUnit: start_supervised!), or link them to it, or stop them before it ends."
             || lists:any(fun(Kind) -> Kind =/= supervised end, Kinds)]
         ++ ["Link or monitor what may fail, so that somebody hears of it." || Silent =/= []].
 
