@@ -73,7 +73,8 @@ defmodule Lineage.LeaksTest do
     reports(run, context.marks, tagged(run, :leak) ++ [:setup_all])
   end
 
-  if Version.match?(System.version(), ">= 1.17.0") do
+  # 1.18.0 fails by itself where modules are async.
+  if Version.match?(System.version(), ">= 1.17.0 and != 1.18.0") do
     test "with --repeat-until-failure", context do
       run = suite(context, @clean ++ ["--repeat-until-failure", "2"])
       assert run.status == 0, run.output

@@ -365,7 +365,7 @@ defmodule UserLeaks.FailsTest do
     assert is_pid(pid)
   end
 
-  @tag leak: :timeout, also: :timeout, timeout: 200
+  @tag leak: :timeout, also: :timeout, timeout: 1000
   test "a test that times out" do
     # leak(timeout)
     pid = spawn(Server, :idle, [])
@@ -378,7 +378,7 @@ defmodule UserLeaks.FailsTest do
     assert Task.await(Task.async(fn -> 1 end)) == 2
   end
 
-  @tag also: :timeout, timeout: 200
+  @tag also: :timeout, timeout: 1000
   test "a test that times out, and leaks nothing" do
     start_supervised!({Server, []})
     Server.idle()
