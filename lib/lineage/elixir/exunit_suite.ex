@@ -35,10 +35,14 @@ defmodule Lineage.ExUnit.Suite do
 
   def trace({:remote_macro, _meta, ExUnit.Case, :__using__, 1}, %{module: module})
       when module != nil do
-    hook = {__MODULE__, :__before_compile__}
-
-    if hook not in Module.get_attribute(module, :before_compile, []),
-      do: Module.put_attribute(module, :before_compile, hook)
+    # ExUnit may run a module's tests as soon as its own callback after the compilation has run.
+    for {attribute, function} <- [
+          before_compile: :__before_compile__,
+          after_compile: :__after_compile__
+        ],
+        hook = {__MODULE__, function},
+        hook not in Module.get_attribute(module, attribute, []),
+        do: Module.put_attribute(module, attribute, hook)
 
     :ok
   end
