@@ -4,14 +4,14 @@
 -include_lib("stdlib/include/assert.hrl").
 
 -export([all/0, init_per_testcase/2, end_per_testcase/2]).
--export([handed_down/1, nested/1, owner_elsewhere/1, requests/1, requests_nest/1, servers_work_is_theirs/1, failed_request/1,
+-export([handed_down/1, nested/1, owner_elsewhere/1, requests/1, asked/1, requests_nest/1, servers_work_is_theirs/1, failed_request/1,
          many_at_once/1, points_come_and_go/1, block/1, block_raises/1, waits_for_the_end/1, direct_and_indirect/1,
          ignored/1, ignored_by_an_ancestor/1, lazy_servers/1, silent_failures/1, bad_arguments/1, attaches_by_itself/1,
          less_is_refused/1, ended_scopes/1]).
 -export([init/1, handle_call/3, handle_cast/2, start_child/1, start_below/1, wait/0, named/1]).
 
 all() ->
-    [handed_down, nested, owner_elsewhere, requests, requests_nest, servers_work_is_theirs, failed_request, many_at_once,
+    [handed_down, nested, owner_elsewhere, requests, asked, requests_nest, servers_work_is_theirs, failed_request, many_at_once,
      points_come_and_go, block, block_raises, waits_for_the_end, direct_and_indirect, ignored, ignored_by_an_ancestor,
      lazy_servers, silent_failures, bad_arguments, attaches_by_itself, less_is_refused, ended_scopes].
 
@@ -31,6 +31,8 @@ end_per_testcase(_Case, _Config) ->
 init(supervisor) ->
     Child = #{id => child, start => {?MODULE, start_child, []}, restart => temporary},
     {ok, {#{strategy => simple_one_for_one}, [Child]}};
+init(static) ->
+    {ok, {#{}, []}};
 init(server) ->
     {ok, none}.
 
@@ -126,6 +128,20 @@ requests(_) ->
     %% The call that started it is a line of this file; it was made in the supervisor.
     #{site := #{kind := call, module := ?MODULE, function := {start_child, 1}}} = Leak,
     match = re:run(lineage_leak:text(Report), "direct +<[0-9.]+> supervised by .*lineage_scope_SUITE:wait/0", [{capture, none}]),
+    stop(Sup).
+
+%% Where no code of the user's spawns, the line is that of the request.
+asked(_) ->
+    {ok, Sup} = supervisor:start_link(?MODULE, static),
+    Child = #{id => child, start => {gen_server, start_link, [?MODULE, server, []]}},
+    {Scope, {line, Line}} = elsewhere(fun() ->
+                                              S = lineage_scope:open(asked),
+                                              {line, Here} = line(),
+                                              {ok, _} = supervisor:start_child(Sup, Child),
+                                              {S, {line, Here + 1}}
+                                      end),
+    #{leaks := [#{site := Site}]} = lineage_leak:check(Scope, #{within => 0}),
+    ?assertMatch(#{kind := call, line := Line, module := ?MODULE}, Site),
     stop(Sup).
 
 requests_nest(_) ->

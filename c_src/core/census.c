@@ -159,8 +159,9 @@ static enum lin_monitored monitored(struct lin_census *census, void *env,
 /* The scope that a process's children are born in. */
 static uint32_t scope_of(const struct lin_census *census, const struct lin_record *record) {
     uint32_t scope = GET(record->scope);
+    struct lin_frame frame;
     if (__builtin_expect((GET(record->flags) & LIN_F_SERVING) != 0, 0))
-        lin_serving_read(census->scopes, GET(record->pid), &scope);
+        lin_serving_read(census->scopes, GET(record->pid), &scope, &frame);
     return scope;
 }
 
@@ -346,11 +347,15 @@ static uint32_t site_of(struct lin_census *census, const struct lin_birth *birth
     struct lin_site site = {.initial_call = birth->initial_call};
     if (birth->site != 0)
         site = *lin_site_at(census->sites, birth->site);
-    site.frame = frame;
-    if (local && !framed) {
-        struct lin_record *parent = peek(census, birth->parent);
-        site.spawner = parent == NULL ? 0 : GET(parent->initial_call);
+    const struct lin_record *parent = local && !framed ? peek(census, birth->parent) : NULL;
+    /* Where no line of its own code spawned it, that of whoever asked a supervisor for it. */
+    if (exact && parent != NULL && (GET(parent->flags) & LIN_F_SERVING) != 0) {
+        uint32_t scope;
+        lin_serving_read(census->scopes, birth->parent, &scope, &frame);
     }
+    site.frame = frame;
+    if (parent != NULL && frame.module == 0)
+        site.spawner = GET(parent->initial_call);
     return lin_site_intern(census->sites, &site);
 }
 
@@ -541,7 +546,8 @@ bool lin_census_scope(struct lin_census *census, uint64_t pid, uint32_t scope, u
     return true;
 }
 
-static void serve(struct lin_census *census, void *env, uint64_t supervisor, uint32_t scope) {
+static void serve(struct lin_census *census, void *env, uint64_t supervisor, uint32_t scope,
+                  const struct lin_frame *frame) {
     const struct lin_record *record = peek(census, supervisor);
     if (record == NULL)
         return;
@@ -549,20 +555,24 @@ static void serve(struct lin_census *census, void *env, uint64_t supervisor, uin
         lin_census_served(census, supervisor);
         return;
     }
-    lin_serving_put(census->scopes, env, supervisor, scope);
+    lin_serving_put(census->scopes, env, supervisor, scope, frame);
     lin_census_flag(census, supervisor, LIN_F_SERVING, 0);
 }
 
 void lin_census_serve(struct lin_census *census, void *env, uint64_t supervisor, uint64_t caller) {
     const struct lin_record *asks = peek(census, caller);
+    struct lin_frame frame = {.module = 0};
+    if (census->sites != NULL && lin_sites_exact(census->sites))
+        lin_pending_take(census->sites, caller, &frame);
     if (asks != NULL)
-        serve(census, env, supervisor, scope_of(census, asks));
+        serve(census, env, supervisor, scope_of(census, asks), &frame);
 }
 
 void lin_census_replace(struct lin_census *census, void *env, uint64_t supervisor, uint64_t child) {
+    const struct lin_frame none = {.module = 0};
     uint32_t scope;
     if (lin_heir_take(census->scopes, child, &scope))
-        serve(census, env, supervisor, scope);
+        serve(census, env, supervisor, scope, &none);
 }
 
 void lin_census_served(struct lin_census *census, uint64_t supervisor) {

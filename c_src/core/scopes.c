@@ -14,6 +14,7 @@ struct slot {
     uint64_t pid; /* 0: free */
     uint64_t ticks;
     uint32_t scope;
+    struct lin_frame frame;
 };
 
 struct lin_scopes {
@@ -51,7 +52,7 @@ static struct slot *find(struct slot *table, uint64_t pid) {
 
 /* `env` NULL: a dead process's entry is as good as a live one's. */
 static void put(struct lin_scopes *scopes, struct slot *table, void *env, uint64_t pid,
-                uint32_t scope) {
+                uint32_t scope, const struct lin_frame *frame) {
     struct slot *room = find(table, pid);
     for (uint32_t i = 0; i < WINDOW && room == NULL; i++)
         if (slot_at(table, pid, i)->pid == 0)
@@ -67,7 +68,7 @@ static void put(struct lin_scopes *scopes, struct slot *table, void *env, uint64
         if (env != NULL)
             atomic_fetch_add_explicit(&scopes->lost, 1, memory_order_relaxed);
     }
-    *room = (struct slot){.pid = pid, .ticks = lin_clock_ticks(), .scope = scope};
+    *room = (struct slot){.pid = pid, .ticks = lin_clock_ticks(), .scope = scope, .frame = *frame};
 }
 
 static bool take(struct slot *table, uint64_t pid, uint32_t *scope) {
@@ -79,17 +80,21 @@ static bool take(struct slot *table, uint64_t pid, uint32_t *scope) {
     return true;
 }
 
-void lin_serving_put(struct lin_scopes *scopes, void *env, uint64_t supervisor, uint32_t scope) {
+void lin_serving_put(struct lin_scopes *scopes, void *env, uint64_t supervisor, uint32_t scope,
+                     const struct lin_frame *frame) {
     lin_spin_lock(&scopes->lock);
-    put(scopes, scopes->serving, env, supervisor, scope);
+    put(scopes, scopes->serving, env, supervisor, scope, frame);
     lin_spin_unlock(&scopes->lock);
 }
 
-bool lin_serving_read(struct lin_scopes *scopes, uint64_t supervisor, uint32_t *scope) {
+bool lin_serving_read(struct lin_scopes *scopes, uint64_t supervisor, uint32_t *scope,
+                      struct lin_frame *frame) {
     lin_spin_lock(&scopes->lock);
     const struct slot *slot = find(scopes->serving, supervisor);
-    if (slot != NULL)
+    if (slot != NULL) {
         *scope = slot->scope;
+        *frame = slot->frame;
+    }
     lin_spin_unlock(&scopes->lock);
     return slot != NULL;
 }
@@ -102,8 +107,9 @@ void lin_serving_drop(struct lin_scopes *scopes, uint64_t supervisor) {
 }
 
 void lin_heir_put(struct lin_scopes *scopes, uint64_t child, uint32_t scope) {
+    const struct lin_frame none = {.module = 0};
     lin_spin_lock(&scopes->lock);
-    put(scopes, scopes->heir, NULL, child, scope);
+    put(scopes, scopes->heir, NULL, child, scope, &none);
     lin_spin_unlock(&scopes->lock);
 }
 

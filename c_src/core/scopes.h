@@ -17,6 +17,8 @@
 #ifndef LIN_SCOPES_H
 #define LIN_SCOPES_H
 
+#include "sites.h"
+
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -27,10 +29,15 @@ struct lin_scopes *lin_scopes_create(void);
 void lin_scopes_destroy(struct lin_scopes *scopes);
 uint64_t lin_scopes_bytes(void);
 
-/* From now on `supervisor` spawns in `scope`. `env`: see lin_host. */
-void lin_serving_put(struct lin_scopes *scopes, void *env, uint64_t supervisor, uint32_t scope);
-/* False, and `scope` as it was, when it serves nobody. */
-bool lin_serving_read(struct lin_scopes *scopes, uint64_t supervisor, uint32_t *scope);
+/*
+ * From now on `supervisor` spawns in `scope`, for a call in `frame` (module 0: not known). `env`:
+ * see lin_host.
+ */
+void lin_serving_put(struct lin_scopes *scopes, void *env, uint64_t supervisor, uint32_t scope,
+                     const struct lin_frame *frame);
+/* False, and the rest as it was, when it serves nobody. */
+bool lin_serving_read(struct lin_scopes *scopes, uint64_t supervisor, uint32_t *scope,
+                      struct lin_frame *frame);
 void lin_serving_drop(struct lin_scopes *scopes, uint64_t supervisor);
 
 /* A child died that was of another scope than the process that started it. */

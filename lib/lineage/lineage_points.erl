@@ -6,7 +6,7 @@
 %% must tell its calls from those of the process flags.
 -module(lineage_points).
 
--export([arm/2, arm_requests/1, check/1, disarm/1, forgetful/0]).
+-export([arm/2, arm_requests/2, check/1, disarm/1, forgetful/0]).
 
 -export_type([points/0]).
 
@@ -25,13 +25,19 @@ arm(Hook, Options) ->
         Matches -> armed(Hook, Matches)
     end.
 
-%% @doc Sets the trace points of supervisors that start a child at somebody's request, or in place of a dead one.
-%% Only a DynamicSupervisor starts just that one then.
--spec arm_requests(lineage_hook:hook()) -> {ok, points()} | {error, lineage_error:cause()}.
-arm_requests(Hook) ->
-    Requests = [{M, handle_call, 3} || M <- [supervisor, 'Elixir.DynamicSupervisor', 'Elixir.ConsumerSupervisor'], is_there(M)],
+%% @doc Sets the trace points of supervisors that start a child at somebody's request, or in place of a dead one (only
+%% a DynamicSupervisor starts just that one then); and with exact sites, those of the requests where they are made.
+-spec arm_requests(lineage_hook:hook(), map()) -> {ok, points()} | {error, lineage_error:cause()}.
+arm_requests(Hook, #{sites := Sites, wrappers := Wrappers}) ->
+    Api = lineage_hook:api(),
+    Served = [{M, handle_call, 3} || M <- [supervisor, 'Elixir.DynamicSupervisor', 'Elixir.ConsumerSupervisor'], is_there(M)],
     Deaths = [{M, handle_info, 2} || M <- ['Elixir.DynamicSupervisor'], is_there(M)],
-    armed(Hook, maps:from_list([{MFA, [{'_', [], [{exception_trace}]}]} || MFA <- Requests ++ Deaths])).
+    Asked = case Sites of
+                exact -> lineage_site:requests() -- lineage_site:points({Api, Wrappers});
+                _ -> []
+            end,
+    armed(Hook, maps:from_list([{MFA, match([{exception_trace}])} || MFA <- Served ++ Deaths] ++
+                                   [{MFA, match([stack(Api)])} || MFA <- Asked])).
 
 %% A module that is not there is looked for along the whole code path: only when a scope opens after none was.
 is_there(Module) ->
@@ -58,16 +64,18 @@ arm(#{api := Api, state := State, matches := Matches} = Points) ->
 %% What each function's match spec does. An exception_trace, since a return_trace says nothing when the
 %% function raises.
 matches(Api, #{monitors := Monitors, sites := Sites, wrappers := Wrappers}) ->
-    Stack = case Api of
-                sessions -> {message, {current_stacktrace}};
-                single -> {message, {caller_line}}
-            end,
     Wanted = [{MFA, Action} || Monitors =:= exact, {MFA, Action} <- monitor_points()] ++
-             [{MFA, [Stack]} || Sites =:= exact, MFA <- lineage_site:points({Api, Wrappers})],
+             [{MFA, [stack(Api)]} || Sites =:= exact, MFA <- lineage_site:points({Api, Wrappers})],
     Actions = lists:foldl(fun({MFA, Action}, Map) ->
                                   maps:update_with(MFA, fun(Before) -> Before ++ Action end, Action, Map)
                           end, #{}, Wanted),
-    maps:map(fun(_MFA, []) -> []; (_MFA, List) -> [{'_', [], List}] end, Actions).
+    maps:map(fun(_MFA, List) -> match(List) end, Actions).
+
+match([]) -> [];
+match(Actions) -> [{'_', [], Actions}].
+
+stack(sessions) -> {message, {current_stacktrace}};
+stack(single) -> {message, {caller_line}}.
 
 monitor_points() ->
     Returns = [{exception_trace}],

@@ -366,8 +366,8 @@ arm_points(Hook, Options) ->
         {error, Cause} -> {none, [Cause]}
     end.
 
-arm_requests(#st{requests = none, hook = Hook} = St) ->
-    case lineage_points:arm_requests(Hook) of
+arm_requests(#st{requests = none, hook = Hook, options = Options} = St) ->
+    case lineage_points:arm_requests(Hook, Options) of
         {ok, Points} ->
             rows([{requests, true}]),
             St#st{requests = Points};

@@ -135,10 +135,11 @@ Test(scopes, room_is_bounded) {
     struct lin_scopes *scopes = census->scopes;
     int env = 0;
     uint32_t scope, kept = 0;
+    struct lin_frame frame = {.module = 9};
     for (uint64_t n = 1; n < FAKE_LIMIT; n++)
-        lin_serving_put(scopes, &env, fake_start(n), (uint32_t)n);
+        lin_serving_put(scopes, &env, fake_start(n), (uint32_t)n, &frame);
     for (uint64_t n = 1; n < FAKE_LIMIT; n++)
-        if (lin_serving_read(scopes, fake_pid(n), &scope)) {
+        if (lin_serving_read(scopes, fake_pid(n), &scope, &frame)) {
             cr_assert_eq(scope, n);
             kept++;
         }
