@@ -85,7 +85,7 @@ defmodule Lineage.ExUnit.Suite do
     |> Enum.find_value(fn
       :lineage -> {:ok, true}
       {:lineage, value} -> {:ok, value}
-      [_ | _] = tags -> Keyword.keyword?(tags) and Keyword.fetch(tags, :lineage)
+      [_ | _] = tags -> Keyword.has_key?(tags, :lineage) && Keyword.fetch(tags, :lineage)
       _ -> nil
     end)
     |> case do

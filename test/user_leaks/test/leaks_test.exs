@@ -344,6 +344,63 @@ defmodule UserLeaks.SetupAllTest do
   test "is not blamed for it", %{pid: pid} do
     assert Process.alive?(pid)
   end
+
+  @tag :of_setup_all
+  @tag lineage: false
+  test "nor is it for one that is not checked" do
+    spawn(Server, :idle, [])
+  end
+end
+
+defmodule UserLeaks.UncheckedTest do
+  use ExUnit.Case, async: true
+  import Lineage.ExUnit
+  alias UserLeaks.Server
+
+  @moduletag lineage: false
+  @moduletag kind: :unchecked
+
+  setup :assert_no_leaks
+
+  setup_all do
+    [pid: spawn(Server, :idle, [])]
+  end
+
+  test "one of a module that is not checked", %{pid: pid} do
+    assert Process.alive?(pid)
+    spawn(Server, :idle, [])
+  end
+end
+
+defmodule UserLeaks.ModuleTagTest do
+  use ExUnit.Case, async: true
+  use Lineage.ExUnit
+  alias UserLeaks.Server
+
+  @moduletag lineage: [ignore: [{Server, :idle, 0}]]
+  @moduletag kind: :ignored
+
+  setup :assert_no_leaks
+
+  setup_all do
+    [pid: spawn(Server, :idle, [])]
+  end
+
+  test "one of a module that is to be ignored", %{pid: pid} do
+    assert Process.alive?(pid)
+    spawn(Server, :idle, [])
+  end
+
+  describe "with more" do
+    @describetag lineage: [ignore: [{Server, :init, 1}]]
+
+    @tag leak: :describetag
+    test "the nearest tag is the test's" do
+      # leak(describetag)
+      pid = spawn(Server, :idle, [])
+      assert is_pid(pid)
+    end
+  end
 end
 
 defmodule UserLeaks.FailsTest do
