@@ -56,10 +56,10 @@ defmodule Lineage.ExUnit.Suite do
   def __after_compile__(%{module: module}, bytecode), do: :lineage_code.keep(module, bytecode)
 
   defmacro __before_compile__(%{module: module}) do
-    runs_last(module, :ex_unit_setup, @setup)
+    runs_first(module, :ex_unit_setup, @setup)
     # Without a setup_all newer versions have no process for it.
     Module.get_attribute(module, :ex_unit_setup_all, []) == [] ||
-      runs_last(module, :ex_unit_setup_all, @setup_all)
+      runs_first(module, :ex_unit_setup_all, @setup_all)
 
     quote do
       @doc false
@@ -71,7 +71,7 @@ defmodule Lineage.ExUnit.Suite do
   end
 
   # The last of the list is the first that was set, so it runs first, and its on_exit last.
-  defp runs_last(module, attribute, function) do
+  defp runs_first(module, attribute, function) do
     case Module.get_attribute(module, attribute) do
       setups when is_list(setups) -> Module.put_attribute(module, attribute, setups ++ [function])
       nil -> :ok
