@@ -440,13 +440,13 @@ memory_full(_Config) ->
             ["+P", "32768"]).
 
 run_memory_full(N) ->
-    {ok, _} = lineage:attach(#{max_bytes => 1200000, exits => all}),
+    {ok, _} = lineage:attach(#{max_bytes => 1700000, exits => all}),
     Pids = [spawn(fun() -> receive stop -> ok end end) || _ <- lists:seq(1, N)],
     #{lost := Lost, births := Births, bytes := Bytes} = lineage:summary(),
     true = Lost > 0,
     true = Births >= N,
     %% Tables of names, which do not grow with the processes, come on top.
-    true = Bytes =< 1200000 + 65536,
+    true = Bytes =< 1700000 + 65536,
     ok = lineage:detach(),
     [{flags, []} = erlang:trace_info(P, flags) || P <- Pids],
     [P ! stop || P <- Pids],

@@ -171,9 +171,13 @@ static void leave_scope(struct lin_census *census, const struct lin_record *reco
     if (__builtin_expect(scope == 0, 1) || (GET(record->flags) & LIN_F_FOREIGN) != 0)
         return;
     const struct lin_record *parent = peek(census, GET(record->parent));
-    if (parent != NULL && (GET(parent->flags) & LIN_CLASS_SUPERVISOR) != 0 &&
-        GET(parent->scope) != scope)
-        lin_heir_put(census->scopes, GET(record->pid), scope);
+    if (parent == NULL || (GET(parent->flags) & LIN_CLASS_SUPERVISOR) == 0 ||
+        GET(parent->scope) == scope)
+        return;
+    const struct lin_site *site =
+        census->sites == NULL ? NULL : lin_site_at(census->sites, GET(record->site));
+    struct lin_frame frame = {.module = 0};
+    lin_heir_put(census->scopes, GET(record->pid), scope, site == NULL ? &frame : &site->frame);
 }
 
 /* An abnormal exit that nobody is known to have noticed. */
@@ -342,19 +346,20 @@ static uint32_t site_of(struct lin_census *census, const struct lin_birth *birth
     /* The library's own processes are no part of any report. */
     if ((lin_mfa_class(census->mfas, birth->initial_call) & LIN_CLASS_OWN) != 0)
         return 0;
+    const struct lin_record *parent = local && !framed ? peek(census, birth->parent) : NULL;
+    /* Where no line of a user's code spawned it, that of whoever asked a supervisor for it. */
+    if (exact && parent != NULL && (GET(parent->flags) & LIN_F_SERVING) != 0) {
+        uint32_t scope;
+        framed =
+            lin_serving_read(census->scopes, birth->parent, &scope, &frame) && frame.module != 0;
+    }
     if (birth->site != 0 && !framed)
         return birth->site;
     struct lin_site site = {.initial_call = birth->initial_call};
     if (birth->site != 0)
         site = *lin_site_at(census->sites, birth->site);
-    const struct lin_record *parent = local && !framed ? peek(census, birth->parent) : NULL;
-    /* Where no line of its own code spawned it, that of whoever asked a supervisor for it. */
-    if (exact && parent != NULL && (GET(parent->flags) & LIN_F_SERVING) != 0) {
-        uint32_t scope;
-        lin_serving_read(census->scopes, birth->parent, &scope, &frame);
-    }
     site.frame = frame;
-    if (parent != NULL && frame.module == 0)
+    if (parent != NULL && !framed)
         site.spawner = GET(parent->initial_call);
     return lin_site_intern(census->sites, &site);
 }
@@ -555,7 +560,13 @@ static void serve(struct lin_census *census, void *env, uint64_t supervisor, uin
         lin_census_served(census, supervisor);
         return;
     }
-    lin_serving_put(census->scopes, env, supervisor, scope, frame);
+    /* handle_call may call itself, and so be told twice: the request was made once. */
+    struct lin_frame first = {.module = 0};
+    uint32_t served = scope;
+    if (frame->module == 0 && (GET(record->flags) & LIN_F_SERVING) != 0)
+        lin_serving_read(census->scopes, supervisor, &served, &first);
+    bool again = served == scope && first.module != 0;
+    lin_serving_put(census->scopes, env, supervisor, scope, again ? &first : frame);
     lin_census_flag(census, supervisor, LIN_F_SERVING, 0);
 }
 
@@ -569,10 +580,10 @@ void lin_census_serve(struct lin_census *census, void *env, uint64_t supervisor,
 }
 
 void lin_census_replace(struct lin_census *census, void *env, uint64_t supervisor, uint64_t child) {
-    const struct lin_frame none = {.module = 0};
+    struct lin_frame frame;
     uint32_t scope;
-    if (lin_heir_take(census->scopes, child, &scope))
-        serve(census, env, supervisor, scope, &none);
+    if (lin_heir_take(census->scopes, child, &scope, &frame))
+        serve(census, env, supervisor, scope, &frame);
 }
 
 void lin_census_served(struct lin_census *census, uint64_t supervisor) {

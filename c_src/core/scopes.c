@@ -71,12 +71,11 @@ static void put(struct lin_scopes *scopes, struct slot *table, void *env, uint64
     *room = (struct slot){.pid = pid, .ticks = lin_clock_ticks(), .scope = scope, .frame = *frame};
 }
 
-static bool take(struct slot *table, uint64_t pid, uint32_t *scope) {
-    struct slot *slot = find(table, pid);
+static bool read_slot(const struct slot *slot, uint32_t *scope, struct lin_frame *frame) {
     if (slot == NULL)
         return false;
     *scope = slot->scope;
-    slot->pid = 0;
+    *frame = slot->frame;
     return true;
 }
 
@@ -90,32 +89,33 @@ void lin_serving_put(struct lin_scopes *scopes, void *env, uint64_t supervisor, 
 bool lin_serving_read(struct lin_scopes *scopes, uint64_t supervisor, uint32_t *scope,
                       struct lin_frame *frame) {
     lin_spin_lock(&scopes->lock);
-    const struct slot *slot = find(scopes->serving, supervisor);
-    if (slot != NULL) {
-        *scope = slot->scope;
-        *frame = slot->frame;
-    }
+    bool serves = read_slot(find(scopes->serving, supervisor), scope, frame);
     lin_spin_unlock(&scopes->lock);
-    return slot != NULL;
+    return serves;
 }
 
 void lin_serving_drop(struct lin_scopes *scopes, uint64_t supervisor) {
-    uint32_t scope;
     lin_spin_lock(&scopes->lock);
-    take(scopes->serving, supervisor, &scope);
+    struct slot *slot = find(scopes->serving, supervisor);
+    if (slot != NULL)
+        slot->pid = 0;
     lin_spin_unlock(&scopes->lock);
 }
 
-void lin_heir_put(struct lin_scopes *scopes, uint64_t child, uint32_t scope) {
-    const struct lin_frame none = {.module = 0};
+void lin_heir_put(struct lin_scopes *scopes, uint64_t child, uint32_t scope,
+                  const struct lin_frame *frame) {
     lin_spin_lock(&scopes->lock);
-    put(scopes, scopes->heir, NULL, child, scope, &none);
+    put(scopes, scopes->heir, NULL, child, scope, frame);
     lin_spin_unlock(&scopes->lock);
 }
 
-bool lin_heir_take(struct lin_scopes *scopes, uint64_t child, uint32_t *scope) {
+bool lin_heir_take(struct lin_scopes *scopes, uint64_t child, uint32_t *scope,
+                   struct lin_frame *frame) {
     lin_spin_lock(&scopes->lock);
-    bool left = take(scopes->heir, child, scope);
+    struct slot *slot = find(scopes->heir, child);
+    bool left = read_slot(slot, scope, frame);
+    if (left)
+        slot->pid = 0;
     lin_spin_unlock(&scopes->lock);
     return left;
 }

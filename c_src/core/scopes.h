@@ -40,10 +40,12 @@ bool lin_serving_read(struct lin_scopes *scopes, uint64_t supervisor, uint32_t *
                       struct lin_frame *frame);
 void lin_serving_drop(struct lin_scopes *scopes, uint64_t supervisor);
 
-/* A child died that was of another scope than the process that started it. */
-void lin_heir_put(struct lin_scopes *scopes, uint64_t child, uint32_t scope);
-/* False, and `scope` as it was, when that child left none. */
-bool lin_heir_take(struct lin_scopes *scopes, uint64_t child, uint32_t *scope);
+/* A child died that was of another scope than its supervisor; `frame` as above. */
+void lin_heir_put(struct lin_scopes *scopes, uint64_t child, uint32_t scope,
+                  const struct lin_frame *frame);
+/* False, and the rest as it was, when that child left none. */
+bool lin_heir_take(struct lin_scopes *scopes, uint64_t child, uint32_t *scope,
+                   struct lin_frame *frame);
 
 /* How many supervisors' entries have gone for want of room. */
 uint64_t lin_scopes_lost(const struct lin_scopes *scopes);

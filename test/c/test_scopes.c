@@ -146,8 +146,8 @@ Test(scopes, room_is_bounded) {
     cr_assert_gt(lin_scopes_lost(scopes), 0);
     cr_assert_eq(kept + lin_scopes_lost(scopes), FAKE_LIMIT - 1);
     for (uint64_t n = 1; n <= 20000; n++)
-        lin_heir_put(scopes, n << 4, (uint32_t)n);
-    cr_assert(lin_heir_take(scopes, 20000 << 4, &scope), "the last are there");
+        lin_heir_put(scopes, n << 4, (uint32_t)n, &frame);
+    cr_assert(lin_heir_take(scopes, 20000 << 4, &scope, &frame), "the last are there");
     cr_assert_eq(scope, 20000);
 }
 

@@ -113,14 +113,14 @@ defmodule Lineage.LeaksTest do
 
   ## What is expected
 
-  # `# leak(name)` and `# asked(name)` stand above the line that a report names.
+  # `# leak(name)` stands above the line that a report names.
   defp marks do
     for file <- Path.wildcard(Path.join(@project, "{lib,test}/**/*.{ex,exs}")),
         {text, number} <- file |> File.stream!() |> Enum.with_index(1),
-        [_, how, name] <- Regex.scan(~r/^ *# (leak|asked)\((\w+)\)$/, text),
+        [_, name] <- Regex.scan(~r/^ *# leak\((\w+)\)$/, text),
         reduce: %{} do
       marks ->
-        place = {how, "#{Path.relative_to(file, @project)}:#{number + 1}"}
+        place = "#{Path.relative_to(file, @project)}:#{number + 1}"
         Map.update(marks, String.to_atom(name), [place], &[place | &1])
     end
   end
@@ -148,19 +148,13 @@ defmodule Lineage.LeaksTest do
 
   # Each leak is reported once, in all that was printed, with its line or lines.
   defp reports(run, marks, names) do
-    printed = Enum.sort(run.reports)
-
     expected =
       for name <- names do
         places = Map.fetch!(marks, name)
-        {named(run, name, places), places |> Enum.map(&elem(&1, 1)) |> Enum.sort()}
+        {named(run, name, places), Enum.sort(places)}
       end
 
-    asked = for name <- names, [{"asked", _}] <- [marks[name]], do: named(run, name, [])
-    {of_asked, printed} = Enum.split_with(printed, fn {name, _} -> name in asked end)
-    {_, expected} = Enum.split_with(expected, fn {name, _} -> name in asked end)
-    same(printed, expected, run)
-    same(for({name, _} <- of_asked, do: name), asked, run)
+    same(Enum.sort(run.reports), expected, run)
   end
 
   defp same(found, expected, run) do
@@ -176,7 +170,7 @@ defmodule Lineage.LeaksTest do
   defp named(_run, :setup_all, _), do: "setup_all of UserLeaks.SetupAllTest"
 
   # A block is called by its place, which is the line above the mark.
-  defp named(_run, block, [{_, place}]) when block in [:block, :block_fails] do
+  defp named(_run, block, [place]) when block in [:block, :block_fails] do
     [file, line] = String.split(place, ":")
     "the block at #{file}:#{String.to_integer(line) - 2}"
   end

@@ -1,5 +1,5 @@
 # Tests that leak, in every way that we know of. `@tag leak: name` says that the report of this test must name the line
-# below `# leak(name)`, and no other line; with `# asked(name)` a supervisor has spawned it, and the line is that of
+# below `# leak(name)`, and no other line; with `# leak(name)` a supervisor has spawned it, and the line is that of
 # who asked.
 
 defmodule UserLeaks.SpawnsTest do
@@ -190,14 +190,14 @@ defmodule UserLeaks.BehavioursTest do
 
   @tag leak: :nolink
   test "a task that is not linked, and not awaited" do
-    # asked(nolink)
+    # leak(nolink)
     task = Task.Supervisor.async_nolink(UserLeaks.Tasks, fn -> Server.idle() end)
     assert Process.alive?(task.pid)
   end
 
   @tag leak: :dynamic
   test "a child left in a shared DynamicSupervisor" do
-    # asked(dynamic)
+    # leak(dynamic)
     {:ok, pid} = DynamicSupervisor.start_child(UserLeaks.Dynamic, {Server, []})
     assert Process.alive?(pid)
   end
@@ -205,16 +205,16 @@ defmodule UserLeaks.BehavioursTest do
   @tag leak: :partition
   test "a child left in a part of a PartitionSupervisor" do
     part = {:via, PartitionSupervisor, {UserLeaks.Partitions, self()}}
-    # asked(partition)
+    # leak(partition)
     {:ok, pid} = DynamicSupervisor.start_child(part, {Agent, fn -> 0 end})
     assert Process.alive?(pid)
   end
 
   @tag leak: :static
   test "a child left in a shared Supervisor" do
-    # asked(static)
-    {:ok, pid} =
-      Supervisor.start_child(UserLeaks.Static, Supervisor.child_spec(Server, id: :left))
+    child = Supervisor.child_spec(Server, id: :left)
+    # leak(static)
+    {:ok, pid} = Supervisor.start_child(UserLeaks.Static, child)
 
     assert Process.alive?(pid)
   end
@@ -222,7 +222,7 @@ defmodule UserLeaks.BehavioursTest do
   @tag leak: :nested
   test "a child that a child of another supervisor has started as it started" do
     start = fn ->
-      # asked(nested)
+      # leak(nested)
       {:ok, _} = DynamicSupervisor.start_child(UserLeaks.Dynamic, {Agent, fn -> 0 end})
     end
 
@@ -231,7 +231,7 @@ defmodule UserLeaks.BehavioursTest do
 
   @tag leak: :restarted
   test "a child that a shared supervisor has started again" do
-    # asked(restarted)
+    # leak(restarted)
     {:ok, pid} = DynamicSupervisor.start_child(UserLeaks.Dynamic, {Server, init: tell(self())})
     assert_receive {:up, ^pid}, 5000
     Process.exit(pid, :kill)
