@@ -156,12 +156,12 @@ static enum lin_monitored monitored(struct lin_census *census, void *env,
     return unsure ? LIN_MONITORED_UNKNOWN : LIN_MONITORED_NO;
 }
 
-/* The scope that a process's children are born in. */
-static uint32_t scope_of(const struct lin_census *census, const struct lin_record *record) {
+/* The scope that a process's children are born in; and the frame, if it serves a request. */
+static uint32_t scope_of(const struct lin_census *census, const struct lin_record *record,
+                         struct lin_frame *frame) {
     uint32_t scope = GET(record->scope);
-    struct lin_frame frame;
     if (__builtin_expect((GET(record->flags) & LIN_F_SERVING) != 0, 0))
-        lin_serving_read(census->scopes, GET(record->pid), &scope, &frame);
+        lin_serving_read(census->scopes, GET(record->pid), &scope, frame);
     return scope;
 }
 
@@ -234,10 +234,11 @@ static void fill(struct lin_census *census, struct lin_record *record,
     uint32_t flags = birth->flags | lin_mfa_class(census->mfas, birth->initial_call);
     struct lin_record *parent =
         (flags & LIN_F_FOREIGN) != 0 || birth->parent == 0 ? NULL : peek(census, birth->parent);
+    struct lin_frame frame;
     /* Whom the parent of a seed serves now is not for whom it spawned it. */
     uint32_t scope = parent == NULL                ? 0
                      : (flags & LIN_F_SEEDED) != 0 ? GET(parent->scope)
-                                                   : scope_of(census, parent);
+                                                   : scope_of(census, parent, &frame);
     uint32_t spawner = parent == NULL ? 0 : GET(parent->initial_call);
     struct lin_entry still;
     /* A birth's parent is running in this thread; that of a seed may die and its record go on. */
@@ -573,10 +574,13 @@ static void serve(struct lin_census *census, void *env, uint64_t supervisor, uin
 void lin_census_serve(struct lin_census *census, void *env, uint64_t supervisor, uint64_t caller) {
     const struct lin_record *asks = peek(census, caller);
     struct lin_frame frame = {.module = 0};
+    if (asks == NULL)
+        return;
+    /* One that serves a request itself asks in another's name. */
+    uint32_t scope = scope_of(census, asks, &frame);
     if (census->sites != NULL && lin_sites_exact(census->sites))
         lin_pending_take(census->sites, caller, &frame);
-    if (asks != NULL)
-        serve(census, env, supervisor, scope_of(census, asks), &frame);
+    serve(census, env, supervisor, scope, &frame);
 }
 
 void lin_census_replace(struct lin_census *census, void *env, uint64_t supervisor, uint64_t child) {

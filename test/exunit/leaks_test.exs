@@ -20,6 +20,7 @@ defmodule Lineage.LeaksTest do
   end
 
   for seed <- 1..@seeds do
+    @tag seed: seed
     test "exactly the leaking tests fail, and each report names its line: seed #{seed}",
          context do
       seed = unquote(seed)

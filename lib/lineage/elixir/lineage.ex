@@ -232,6 +232,22 @@ defmodule Lineage do
   defdelegate reconcile(paths), to: :lineage
 
   @doc """
+  Runs `fun` in a scope of its own, and returns its result and what outlived it.
+
+  The second is a map: `:leaks`, processes that `fun` spawned, however deep, and that live half a second after it, each
+  with `:kind`, `:site` and `:direct` (no other leak started it); `:silent`, failures that nobody heard of, which are known
+  with `monitors: :exact`; `:notes`, what could not be known. Any session will do; `sites: :exact` knows more lines.
+
+  ## Examples
+
+      iex> {result, left} = Lineage.scope("the nightly import", fn -> MyApp.Importer.run() end)
+      iex> for leak <- left.leaks, do: {leak.pid, leak.kind}
+
+  """
+  @spec scope(term, (() -> result)) :: {result, map} when result: term
+  defdelegate scope(name, fun), to: :lineage
+
+  @doc """
   The leaks of this node, in a map: `:orphans` that linger, sites and supervisors whose population only is
   `:growing`, `:scopes` that ended with survivors, and `:sampling`, what the second stands on.
 

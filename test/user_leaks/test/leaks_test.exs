@@ -229,6 +229,15 @@ defmodule UserLeaks.BehavioursTest do
     start_supervised!({Supervisor, [{Server, init: start}]} |> nest())
   end
 
+  @tag leak: :in_anothers_name
+  test "a child that a shared supervisor asked another one for, to start one of its own" do
+    child = Supervisor.child_spec(Server, id: :in_anothers_name)
+    start = {Supervisor, :start_child, [UserLeaks.Static, child]}
+    # leak(in_anothers_name)
+    {:ok, pid} = DynamicSupervisor.start_child(UserLeaks.Dynamic, %{id: 1, start: start})
+    assert Process.alive?(pid)
+  end
+
   @tag leak: :restarted
   test "a child that a shared supervisor has started again" do
     # leak(restarted)
