@@ -28,7 +28,7 @@ demo: ## boot the reference node as it was audited, then under supervision, and 
 
 test: ## every test and check, in under 20 minutes on 2 cores
 	@test/support/packages.sh build test
-	@$(RUN) build c stress erl ex foundation mabeam dialyzer lint cross bench asan
+	@$(RUN) build c stress erl ex mutants foundation mabeam dialyzer lint cross bench asan
 
 test-c: ## Criterion, and the stress programs under ThreadSanitizer
 	@$(RUN) c stress
@@ -36,8 +36,8 @@ test-c: ## Criterion, and the stress programs under ThreadSanitizer
 test-erl: ## EUnit and Common Test
 	@$(RUN) erl
 
-test-ex: ## ExUnit
-	@$(RUN) ex
+test-ex: ## ExUnit, and mutants that it must notice
+	@$(RUN) ex mutants
 
 test-ref: ## the tests of the reference node's two applications
 	@$(RUN) foundation mabeam

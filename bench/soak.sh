@@ -3,7 +3,8 @@
 #
 # LINEAGE_SOAK=1, LINEAGE_STORM and LINEAGE_CYCLES tell the test suites to run at full size: 4 workers with 10^6 births each, 1,000
 # times attach and detach in a storm, 10^5 calls of the NIF with random terms. LINEAGE_KILLS is how many processes of the reference
-# node are killed at random under load, FOUNDATION_ROUNDS how often its nodes are parted and come together again.
+# node are killed at random under load, FOUNDATION_ROUNDS how often its nodes are parted and come together again,
+# LINEAGE_LEAK_SEEDS in how many orders the user's suite runs that leaks.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 export LC_ALL=C.UTF-8 TERM=dumb
@@ -39,6 +40,8 @@ stage storms rebar3 ct --readable=true --suite "$(ls test/*_SUITE.erl | grep -v 
 stage eunit rebar3 eunit
 unset LINEAGE_SOAK LINEAGE_STORM LINEAGE_CYCLES
 stage kills env LINEAGE_KILLS=10000 MIX_ENV=test mix test test/exunit/reference_kills_test.exs
+stage leaks env LINEAGE_LEAK_SEEDS=20 MIX_ENV=test mix test test/exunit/leaks_test.exs
+stage mutants test/support/leak_mutants.sh
 for application in foundation mabeam; do
     stage "$application, rounds" rounds $application
     stage "$application, seeds" seeds $application

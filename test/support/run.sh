@@ -2,7 +2,7 @@
 # Runs stages of the tests one after another, all of them also after one has failed, and closes with
 # the runners' own last lines and one line that sums them up.
 #
-#   run.sh STAGE...      of: build c stress erl ex foundation mabeam dialyzer lint cross asan bench
+#   run.sh STAGE...      of: build c stress erl ex mutants foundation mabeam dialyzer lint cross asan bench
 #
 # A stage's output is shown, and kept in _build/log/STAGE.log. A stage whose runner counts tests (c,
 # erl, ex, foundation, mabeam, asan) adds those; each of the others is one check, passed or failed.
@@ -61,6 +61,11 @@ stage_ex() {
     MIX_ENV=test mix test
 }
 
+# Two of the five ways to break the attribution of leaks; make soak tries all.
+stage_mutants() {
+    test/support/leak_mutants.sh requests_ignored never_served
+}
+
 # The two applications of the reference node, each as a project of its own.
 stage_foundation() {
     (cd lib/foundation && MIX_ENV=test mix test)
@@ -78,7 +83,7 @@ stage_lint() {
     local status=0 sources headers
     sources=$(find c_src bench test/c -name '*.c' -not -path '*/_build/*')
     headers=$(find c_src bench test/c -name '*.h' -not -path '*/_build/*')
-    for project in . lib/foundation lib/mabeam; do
+    for project in . lib/foundation lib/mabeam test/user_leaks; do
         (cd "$project" && mix format --check-formatted) || status=1
     done
     clang-format --dry-run -Werror $sources $headers || status=1
@@ -223,6 +228,7 @@ echo
 echo "Stages: $*; $((SECONDS / 60)) min $((SECONDS % 60)) s."
 echo "Long checks, as a part of make soak: storms $storm of 1000000 births a worker," \
     "$cycles of 1000 attach/detach cycles; 300 of 10000 kills and 2 of 20 partitions of the reference node;" \
+    "2 of 20 seeds of the user's suite that leaks, 2 of 5 mutants of the attribution;" \
     "benchmarks for the form of their output only."
 printf '%s\n' "${closing[@]}"
 echo "$passed passed, $failed failed"
