@@ -69,8 +69,7 @@ static ERL_NIF_TERM live_rows(ErlNifEnv *env, const struct lin_census *census,
             !lin_record_read(record, &entry) || !is_in(scopes, entry.scope) ||
             (entry.flags & LIN_CLASS_OWN) != 0)
             continue;
-        ErlNifPid pid = {.pid = entry.pid};
-        if (enif_is_process_alive(env, &pid))
+        if (lin_gate.host->is_alive(env, entry.pid))
             rows = enif_make_list_cell(env, lin_entry_map(env, census, &entry), rows);
     }
     return rows;
