@@ -2,8 +2,8 @@ defmodule MABEAM.AgentTest do
   use ExUnit.Case, async: true
 
   alias Foundation.Test.Signals
-  alias MABEAM.{Agent, Comms}
-  alias MABEAM.Test.Servant
+  alias MABEAM.{Agent, AgentRegistry, Comms}
+  alias MABEAM.Test.{Actor, Servant}
 
   setup do
     start_supervised!({Task.Supervisor, name: Module.concat(__MODULE__, Tasks)})
@@ -150,7 +150,7 @@ defmodule MABEAM.AgentTest do
     assert_receive {:telemetry, _event, _count, %{agent: ^id}}, 5_000
     assert {:error, {:agent_down, :shutdown}} = Comms.request(id, {:exit, :shutdown})
     assert_receive {:telemetry, _event, _count, %{agent: ^id}}, 5_000
-    assert {:ok, next} = MABEAM.AgentRegistry.lookup(id)
+    assert {:ok, next} = AgentRegistry.lookup(id)
     assert next != pid
   end
 
@@ -165,6 +165,42 @@ defmodule MABEAM.AgentTest do
       assert {:ok, next} = Agent.start(id)
       assert next != pid
     end
+  end
+
+  # Monitors of its own are ended after its cell has heard and before its gate does: many of them
+  # take so long that the cell has its gate end meanwhile.
+  test "an agent whose end its cell hears of long before its gate does: its own reason counts" do
+    test = self()
+
+    end_slowly = fn reason ->
+      for _ <- 1..100_000, do: Process.monitor(test)
+      exit(reason)
+    end
+
+    for reason <- [:normal, {:shutdown, :done}] do
+      id = Actor.start!(end_slowly)
+      assert Comms.request(id, reason, 60_000) == {:error, {:agent_down, reason}}
+    end
+  end
+
+  test "an agent whose end its gate hears of long before its cell does: those who wait are told why" do
+    {id, pid} = Servant.start!()
+    {:ok, cell} = AgentRegistry.cell(id)
+    {:ok, gate} = AgentRegistry.gate(id)
+    ask = &:gen_server.send_request(gate, {:request, &1, {:within, 60_000}})
+    done = {:reply, {:error, {:agent_down, {:shutdown, :done}}}}
+
+    :ok = :sys.suspend(cell)
+    assert Comms.notify(id, {:hold, 1}) == :ok
+    ending = ask.({:exit, {:shutdown, :done}})
+    waiting = ask.({:echo, 1})
+    # It comes to the gate after both.
+    assert Comms.notify(id, :hello) == :ok
+    send(pid, {:release, 1, :done})
+
+    assert :gen_server.receive_response(ending, 30_000) == done
+    :ok = :sys.resume(cell)
+    assert :gen_server.receive_response(waiting, 30_000) == done
   end
 
   test "messages and calls that are not for agents do no harm" do

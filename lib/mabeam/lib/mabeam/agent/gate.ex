@@ -9,8 +9,9 @@ defmodule MABEAM.Agent.Gate do
   already at keeps the agent busy, but no place.
 
   When the agent dies, the request that it was at is answered `{:error, {:agent_down, reason}}`;
-  what waits goes to the agent that is started in its place. When the cell ends, all are answered.
-  When the gate is killed, the callers know by their monitors.
+  what waits goes to the agent that is started in its place. When the cell ends, all are answered:
+  with the reason for which the agent ended, if that is why. When the gate is killed, the callers
+  know by their monitors.
 
   Requests that nobody waits for any more are counted as `[:mabeam, :agent, :given_up]`, and
   notifications and events that were let in but lost as `[:mabeam, :agent, :dropped]`: those of a
@@ -29,6 +30,7 @@ defmodule MABEAM.Agent.Gate do
 
   # at: the item that the agent is at, or nil; queue: the items that wait, `waiting` of them
   # row: as the agent is registered, for a registry that has lost it
+  # ended: {reason} of the latest agent that has ended, or nil
   defstruct [
     :row,
     :id,
@@ -37,6 +39,7 @@ defmodule MABEAM.Agent.Gate do
     :max,
     :agent,
     :monitor,
+    :ended,
     :at,
     queue: :queue.new(),
     waiting: 0
@@ -186,11 +189,20 @@ defmodule MABEAM.Agent.Gate do
 
   # The cell ends: because the agent has, or it is stopped with its gate.
   @impl true
-  def terminate(reason, %{monitor: monitor} = gate) do
-    receive do
-      {:DOWN, ^monitor, :process, _pid, reason} -> lose_all(gate, reason)
-    after
-      0 -> lose_all(gate, reason)
+  def terminate(reason, gate) do
+    {reason} = ended(gate) || {reason}
+    lose_all(gate, reason)
+  end
+
+  # The agent's end has told the cell before it tells the gate, and what two processes send comes in
+  # no order: so a dead agent's reason may be still on its way when the cell ends the gate.
+  defp ended(%{agent: nil} = gate), do: gate.ended
+
+  defp ended(%{agent: agent, monitor: monitor}) do
+    if not Process.alive?(agent) do
+      receive do
+        {:DOWN, ^monitor, :process, _pid, reason} -> {reason}
+      end
     end
   end
 
@@ -214,7 +226,7 @@ defmodule MABEAM.Agent.Gate do
   end
 
   defp agent_down(%{at: item} = gate, reason) do
-    gate = count(%{gate | agent: nil, monitor: nil, at: nil})
+    gate = count(%{gate | agent: nil, monitor: nil, ended: {reason}, at: nil})
     if item, do: lose(item, gate, reason)
     gate
   end
