@@ -22,10 +22,10 @@ defmodule Foundation.Test.Peer do
     :ok
   end
 
-  @doc "Returns when no task runs any more, those that are started meanwhile included."
-  @spec quiet() :: :ok
-  def quiet do
-    case Task.Supervisor.children(Foundation.TaskSupervisor) do
+  @doc "Returns when no task of `supervisor` runs any more, those that are started meanwhile included."
+  @spec quiet(Supervisor.supervisor()) :: :ok
+  def quiet(supervisor \\ Foundation.TaskSupervisor) do
+    case Task.Supervisor.children(supervisor) do
       [] ->
         :ok
 
@@ -36,7 +36,7 @@ defmodule Foundation.Test.Peer do
           end
         end
 
-        quiet()
+        quiet(supervisor)
     end
   end
 

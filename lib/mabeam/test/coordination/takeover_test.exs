@@ -7,7 +7,7 @@ defmodule MABEAM.Coordination.TakeoverTest do
   """
   use ExUnit.Case, async: false
 
-  alias Foundation.Test.Cluster
+  alias Foundation.Test.{Cluster, Peer}
   alias MABEAM.Coordination
   alias MABEAM.Coordination.Record
   alias MABEAM.Test.Held
@@ -70,6 +70,15 @@ defmodule MABEAM.Coordination.TakeoverTest do
 
   defp times_held(cluster, nodes, id),
     do: Enum.sum(Enum.map(nodes, &Cluster.call(cluster, &1, Held, :times_held, [id])))
+
+  # The servers of `nodes` hear of nothing from now on. What they had begun before, when the cluster
+  # came together, has ended: it would take the sessions of a node that goes down meanwhile.
+  defp deafen(cluster, nodes) do
+    for node <- nodes do
+      Cluster.call(cluster, node, :sys, :suspend, [Coordination])
+      Cluster.call(cluster, node, Peer, :quiet, [MABEAM.TaskSupervisor])
+    end
+  end
 
   # Kills a member, and starts it again at the end.
   defp without(cluster, node, fun) do
@@ -180,7 +189,7 @@ defmodule MABEAM.Coordination.TakeoverTest do
     test "while nobody can notice: whose server returns takes over", context do
       %{cluster: cluster, members: [a, b, c]} = context
       id = begin(cluster, a)
-      for node <- [b, c], do: Cluster.call(cluster, node, :sys, :suspend, [Coordination])
+      deafen(cluster, [b, c])
       Cluster.kill(cluster, a)
       Cluster.await_view(cluster, [b, c])
       for node <- [b, c], do: Cluster.call(cluster, node, Held, :kill, [Coordination])
@@ -194,7 +203,7 @@ defmodule MABEAM.Coordination.TakeoverTest do
     test "and its session taken by a server that is killed over it", context do
       %{cluster: cluster, members: [a, b, c]} = context
       [again, lost] = [begin(cluster, a), begin(cluster, a, :report)]
-      for node <- [b, c], do: Cluster.call(cluster, node, :sys, :suspend, [Coordination])
+      deafen(cluster, [b, c])
       Cluster.kill(cluster, a)
       Cluster.await_view(cluster, [b, c])
 
@@ -205,6 +214,31 @@ defmodule MABEAM.Coordination.TakeoverTest do
       assert {^b, %{action: :restart, from: ^a}} = taker(cluster, [b, c], again)
       assert {^b, %{action: :report, from: ^a}} = taker(cluster, [b, c], lost)
       let_go(cluster, b, again)
+      assert results(cluster, [b, c], again) == [{:ok, :done}, {:ok, :done}]
+      assert results(cluster, [b, c], lost) |> Enum.uniq() == [{:error, {:node_down, a}}]
+      assert times_held(cluster, [b, c], again) == 1
+    end
+
+    test "and its session taken by what a server had begun before it is killed", context do
+      %{cluster: cluster, members: [a, b, c]} = context
+      [again, lost] = [begin(cluster, a), begin(cluster, a, :report)]
+      deafen(cluster, [b, c])
+
+      # It waits for a transaction of a, and so for the end of a.
+      Cluster.call(cluster, a, Held, :hold_ledger, [])
+      take = [MABEAM.TaskSupervisor, Record, :take, [30_000]]
+      {:ok, _task} = Cluster.call(cluster, c, Task.Supervisor, :start_child, take)
+      Cluster.kill(cluster, a)
+      Cluster.await_view(cluster, [b, c])
+      Cluster.call(cluster, c, Peer, :quiet, [MABEAM.TaskSupervisor])
+
+      # They are not lost to b, which has never run them, and not there for it to take.
+      assert Cluster.call(cluster, b, Record, :take, [30_000]) == {:ok, [], []}
+      for node <- [b, c], do: Cluster.call(cluster, node, Held, :kill, [Coordination])
+
+      assert {^c, %{action: :restart, from: ^a}} = taker(cluster, [b, c], again)
+      assert {^c, %{action: :report, from: ^a}} = taker(cluster, [b, c], lost)
+      let_go(cluster, c, again)
       assert results(cluster, [b, c], again) == [{:ok, :done}, {:ok, :done}]
       assert results(cluster, [b, c], lost) |> Enum.uniq() == [{:error, {:node_down, a}}]
       assert times_held(cluster, [b, c], again) == 1
@@ -317,7 +351,7 @@ defmodule MABEAM.Coordination.TakeoverTest do
     test "and is back before anybody took its session: the session goes on", context do
       %{cluster: cluster, members: [a, b, c] = members} = context
       id = begin(cluster, a)
-      for node <- [b, c], do: Cluster.call(cluster, node, :sys, :suspend, [Coordination])
+      deafen(cluster, [b, c])
       Cluster.part(cluster, [[a], [b, c]])
       Cluster.heal(cluster)
       Cluster.await_view(cluster, members)

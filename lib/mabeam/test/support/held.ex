@@ -10,6 +10,7 @@ defmodule MABEAM.Test.Held do
 
   alias Foundation.Coordination.Ledger
   alias Foundation.Telemetry
+  alias Foundation.Test.Peer
   alias MABEAM.Coordination.Store
 
   @behaviour MABEAM.Coordination.Protocol
@@ -105,6 +106,15 @@ defmodule MABEAM.Test.Held do
     tag = MABEAM.Coordination.Record.tag()
     {:ok, keys} = Ledger.transaction(fn -> Ledger.keys(tag) end, @await_ms)
     keys
+  end
+
+  @doc "Begins a transaction that does not end; returns when no other one can take place."
+  @spec hold_ledger() :: :ok
+  def hold_ledger do
+    transaction = [fn -> Peer.wait_for_ever(:ledger) end, @await_ms]
+    supervisor = MABEAM.TaskSupervisor
+    {:ok, _pid} = Task.Supervisor.start_child(supervisor, Ledger, :transaction, transaction)
+    Peer.await_name(:ledger)
   end
 
   @impl GenServer
