@@ -7,15 +7,17 @@
 -export([handed_down/1, nested/1, owner_elsewhere/1, requests/1, asked/1, requests_nest/1, servers_work_is_theirs/1, failed_request/1,
          many_at_once/1, points_come_and_go/1, block/1, block_raises/1, waits_for_the_end/1, direct_and_indirect/1,
          ignored/1, ignored_by_an_ancestor/1, lazy_servers/1, silent_failures/1, bad_arguments/1, attaches_by_itself/1,
-         less_is_refused/1, ended_scopes/1]).
+         less_is_refused/1, ended_scopes/1, stops_at_once/1, attaching_meanwhile/1, numbers_go_on/1, of_the_killed/1, long_suites/1, ended_at_once/1,
+         own_error_first/1, detached_meanwhile/1, links_are_read_once/1]).
 -export([init/1, handle_call/3, handle_cast/2, start_child/1, start_below/1, wait/0, named/1]).
 
 all() ->
     [handed_down, nested, owner_elsewhere, requests, asked, requests_nest, servers_work_is_theirs, failed_request, many_at_once,
      points_come_and_go, block, block_raises, waits_for_the_end, direct_and_indirect, ignored, ignored_by_an_ancestor,
-     lazy_servers, silent_failures, bad_arguments, attaches_by_itself, less_is_refused, ended_scopes].
+     lazy_servers, silent_failures, bad_arguments, attaches_by_itself, less_is_refused, ended_scopes, stops_at_once, attaching_meanwhile,
+     numbers_go_on, of_the_killed, long_suites, ended_at_once, own_error_first, detached_meanwhile, links_are_read_once].
 
-init_per_testcase(Case, Config) when Case =:= attaches_by_itself; Case =:= less_is_refused ->
+init_per_testcase(Case, Config) when Case =:= attaches_by_itself; Case =:= less_is_refused; Case =:= attaching_meanwhile ->
     ok = lineage:detach(),
     Config;
 init_per_testcase(_Case, Config) ->
@@ -353,7 +355,8 @@ bad_arguments(_) ->
          ?assertError({lineage, bad_argument}, lineage_leak:check(Scope, Options)),
          lineage_scope:close(Scope)
      end || Options <- [x, #{within => soon}, #{within => -1}, #{ignore => x}, #{ignore => [1]}, #{ignore => [{site, 1}]},
-                        #{ignore => [{m, f, 256}]}, #{what => 1}]],
+                        #{ignore => [{m, f, 256}]}, #{ignore => [a | b]}, #{ignore => [undefined]}, #{ignore => [{label, undefined}]},
+                        #{ignore => [{site, <<255>>}]}, #{what => 1}]],
     ?assertError({lineage, unknown_scope}, lineage_leak:check(999999, #{})),
     ok = lineage_scope:close(999999),
     [?assertError(badarg, apply(lineage_nif, F, Args)) ||
@@ -381,3 +384,106 @@ ended_scopes(_) ->
     [#{name := <<"survived">>, leaks := [#{pid := Pid}]}] = lineage_scope:ended(),
     stop(Pid),
     ?assertEqual([], lineage_scope:ended()).
+
+%% The application controller waits for the session, so the session must not wait for it: that took 5 s, and crashed.
+stops_at_once(_) ->
+    {Us, ok} = timer:tc(fun() -> application:stop(lineage) end),
+    {ok, _} = application:ensure_all_started(lineage),
+    ?assert(Us < 4000000).
+
+%% Somebody else attaches: the tests wait for that, and none fails of it.
+attaching_meanwhile(_) ->
+    Many = [spawn(?MODULE, wait, []) || _ <- lists:seq(1, 30000)],
+    {_, Monitor} = spawn_monitor(fun() -> exit(lineage:attach(#{exits => all, sites => exact, monitors => exact})) end),
+    is_attaching(),
+    ?assert(is_integer(lineage_leak:open("meanwhile"))),
+    receive {'DOWN', Monitor, process, _, {ok, _}} -> ok end,
+    [exit(P, kill) || P <- Many].
+
+is_attaching() ->
+    try lineage_session:lookup(options) of
+        _ -> error(too_late)
+    catch
+        error:{lineage, attaching} -> ok;
+        error:{lineage, not_attached} -> erlang:yield(), is_attaching()
+    end.
+
+%% What a crashed session has numbered must not be another's scope in the next.
+numbers_go_on(_) ->
+    Old = lineage_scope:open("before"),
+    Session = whereis(lineage_session),
+    stop(Session),
+    attach_again(100),
+    New = elsewhere(fun() -> lineage_scope:open("after") end),
+    ?assert(New > Old),
+    ?assertError({lineage, unknown_scope}, lineage_leak:check(Old, #{within => 0})),
+    ?assertEqual(<<"after">>, lineage_scope:name(New)).
+
+attach_again(N) ->
+    case lineage:attach(#{exits => all, sites => exact, monitors => exact}) of
+        {ok, _} -> ok;
+        {error, _} when N > 0 -> timer:sleep(10), attach_again(N - 1)
+    end.
+
+%% Nobody closes their scopes; what is left of them is told.
+of_the_killed(_) ->
+    Self = self(),
+    {Owner, Monitor} = spawn_monitor(fun() ->
+                                             lineage:scope("killed", fun() ->
+                                                                             Self ! {left, spawn(?MODULE, wait, [])},
+                                                                             wait()
+                                                                     end)
+                                     end),
+    Left = receive {left, Pid} -> Pid end,
+    exit(Owner, kill),
+    receive {'DOWN', Monitor, process, Owner, killed} -> ok end,
+    ok = lineage_scope:reap(0),
+    timer:sleep(5100),
+    [#{name := <<"killed">>, leaks := [#{pid := Left}]}] = lineage_scope:ended(),
+    stop(Left),
+    ?assertEqual([], lineage_scope:ended()).
+
+%% Whatever ends without a check is forgotten some day.
+long_suites(_) ->
+    [?assertError(on_purpose, lineage:scope(N, fun() -> error(on_purpose) end)) || N <- lists:seq(1, 1200)],
+    ok = lineage_session:check(),
+    ?assert(ets:info(lineage_scopes, size) =< 1000).
+
+ended_at_once(_) ->
+    [?assertError(on_purpose, lineage:scope(N, fun() -> error(on_purpose) end)) || N <- lists:seq(1, 300)],
+    timer:sleep(5100),
+    Askers = [spawn_monitor(fun() -> exit({ended, lineage_scope:ended()}) end) || _ <- lists:seq(1, 4)],
+    [receive {'DOWN', Monitor, process, _, Reason} -> ?assertEqual({ended, []}, Reason) end || {_, Monitor} <- Askers].
+
+%% What a block raised is what its user sees, also when Lineage has stopped meanwhile.
+own_error_first(_) ->
+    Stop = fun() -> ok = application:stop(lineage), error(on_purpose) end,
+    ?assertError(on_purpose, lineage:scope("stopped", Stop)),
+    {ok, _} = application:ensure_all_started(lineage),
+    {ok, _} = lineage:attach(#{exits => all, sites => exact, monitors => exact}),
+    ?assertError(on_purpose, lineage_eunit:assert(Stop, #{}, [{module, ?MODULE}, {line, ?LINE}])),
+    {ok, _} = application:ensure_all_started(lineage).
+
+%% Who checks gets an error, and is not killed.
+detached_meanwhile(_) ->
+    {Checker, Monitor} = spawn_monitor(fun() ->
+                                               Scope = lineage_scope:open("detached"),
+                                               spawn(?MODULE, wait, []),
+                                               spawn(fun() -> timer:sleep(50), lineage:detach() end),
+                                               exit(try lineage_leak:check(Scope, #{within => 1000})
+                                                    catch error:{lineage, Tag} -> {caught, Tag}
+                                                    end)
+                                       end),
+    receive {'DOWN', Monitor, process, Checker, Reason} -> ?assertEqual({caught, not_attached}, Reason) end.
+
+%% Not once for each leak: that is a walk over the node.
+links_are_read_once(_) ->
+    Scope = lineage_scope:open("many"),
+    Many = [spawn(?MODULE, wait, []) || _ <- lists:seq(1, 50)],
+    {module, _} = code:ensure_loaded(lineage_links),
+    1 = erlang:trace_pattern({lineage_links, check, 0}, true, [call_count]),
+    #{leaks := Leaks} = lineage_leak:check(Scope, #{within => 0}),
+    {call_count, Calls} = erlang:trace_info({lineage_links, check, 0}, call_count),
+    1 = erlang:trace_pattern({lineage_links, check, 0}, false, [call_count]),
+    ?assertEqual({50, 1}, {length(Leaks), Calls}),
+    [stop(P) || P <- Many].

@@ -35,6 +35,7 @@
 
 -define(WITHIN, 500).
 -define(FIRST_MS, 5).          % most of what is ending does so within this
+-define(ATTACHING_MS, 10).     % between two looks at a session that another one attaches
 -define(DEADLINE, 300).        % ms, for each process asked
 -define(DEPTH, 50).            % of ancestors that are matched
 -define(USED, lineage_ignores).
@@ -48,10 +49,10 @@ open(Name) ->
 %% @doc The same for another process of this node.
 -spec open(term(), pid()) -> lineage_scope:scope().
 open(Name, Pid) ->
-    ready(Name, fun() -> global:trans({?MODULE, self()}, fun() -> ready(Name, fun() -> attach(Name) end) end, [node()]) end),
+    ready(Name),
     lineage_scope:open(Name, Pid).
 
-ready(Name, Attach) ->
+ready(Name) ->
     try lineage_session:lookup(options) of
         Options ->
             case [{Key, map_get(Key, Options)} || {Key, Value} <- needs(), map_get(Key, Options) =/= Value] of
@@ -59,13 +60,19 @@ ready(Name, Attach) ->
                 Missing -> lineage_error:raise({leaks_need, Missing}, [Name])
             end
     catch
-        error:{lineage, not_attached} -> Attach()
+        error:{lineage, not_attached} ->
+            attach(Name);
+        error:{lineage, attaching} ->
+            %% Another one does it: of many tests that begin at once, or the application under test.
+            timer:sleep(?ATTACHING_MS),
+            ready(Name)
     end.
 
-%% One of many tests that run at once does it.
+%% One of many tests that run at once does it; the session refuses the others.
 attach(Name) ->
     case lineage:attach(maps:from_list(needs())) of
         {ok, _Info} -> ok;
+        {error, {already_attached, _}} -> ready(Name);
         {error, {Tag, Sentence}} -> lineage_error:raise({told, Tag, Sentence}, [Name])
     end.
 
@@ -84,11 +91,16 @@ check(Scope, Options) ->
                undefined -> lineage_error:raise({unknown_scope, Scope}, [Scope, Options]);
                Known -> Known
            end,
-    ok = lineage_scope:close(Scope),
+    lineage_report:attached([Scope, Options], fun() -> checked(Scope, Name, Options) end).
+
+checked(Scope, Name, Options) ->
     Start = now_ms(),
+    Deadline = Start + maps:get(within, Options, ?WITHIN),
+    ok = lineage_scope:close(Scope),
+    ok = lineage_scope:checking(Scope, Deadline),
     Ignore = [normal(I) || I <- maps:get(ignore, Options, [])],
     noted([{I, false} || I <- Ignore]),
-    Found = left(Scope, Ignore, Start + maps:get(within, Options, ?WITHIN)),
+    Found = left(Scope, Ignore, Deadline),
     #{leaks := Rows, ignored := Ignored, silent := Silent} = Found,
     noted([{I, true} || {I, _} <- Ignored]),
     Report = #{scope => Scope, name => Name, leaks => describe(Rows), silent => sited(Silent), ignored => Ignored,
@@ -114,7 +126,7 @@ check_options(Options) ->
 wrong(within, Ms) when is_integer(Ms), Ms >= 0, Ms =< 16#ffffffff -> [];
 wrong(within, Ms) -> [{bad_argument, "within", Ms, "a number of milliseconds, 0 or more"}];
 wrong(ignore, List) ->
-    case is_list(List) andalso [I || I <- List, not is_ignore(I)] of
+    case is_list(List) andalso length_of(List) >= 0 andalso [I || I <- List, not is_ignore(I)] of
         [] -> [];
         Bad -> [{bad_argument, "ignore", case Bad of [First | _] -> First; false -> List end,
                  "a list whose elements are each {Module, Function, Arity}, a registered name or a label, {label, Label}, "
@@ -123,11 +135,17 @@ wrong(ignore, List) ->
 wrong(Key, _) ->
     [{bad_argument, "the assertion of leaks", Key, "the options within and ignore"}].
 
-is_ignore({site, File}) -> is_binary(File) orelse io_lib:printable_unicode_list(File);
+%% What has neither name nor label is `undefined' inside: that would be to ignore all of these.
+is_ignore(undefined) -> false;
+is_ignore({label, undefined}) -> false;
+is_ignore({site, File}) -> (is_binary(File) orelse io_lib:printable_unicode_list(File)) andalso is_binary(unicode:characters_to_binary(File));
 is_ignore({app, App}) -> is_atom(App);
 is_ignore({label, Label}) -> is_atom(Label) orelse is_binary(Label);
 is_ignore({M, F, A}) when is_atom(M), is_atom(F) -> A =:= '_' orelse (is_integer(A) andalso A >= 0 andalso A =< 255);
 is_ignore(Name) -> is_atom(Name) orelse is_binary(Name).
+
+length_of(List) ->
+    try length(List) catch error:badarg -> -1 end.
 
 normal({site, File}) -> {site, unicode:characters_to_binary(File)};
 normal(Ignore) -> Ignore.
@@ -155,7 +173,14 @@ left(Scope, Ignore, Deadline) ->
     Scopes = lineage_scope:within(Scope),
     case scoped(Scopes) of
         {[], Silent} -> settled([], [], Silent, Ignore);
-        {_, _} -> lineage_walk:apart(fun() -> wait(Scopes, Ignore, Deadline, ?FIRST_MS) end)
+        {_, _} -> apart(fun() -> wait(Scopes, Ignore, Deadline, ?FIRST_MS) end)
+    end.
+
+%% What is raised there is raised here: the session may end meanwhile.
+apart(Fun) ->
+    case lineage_walk:apart(fun() -> try {ok, Fun()} catch Class:Reason:Stack -> {Class, Reason, Stack} end end) of
+        {ok, Result} -> Result;
+        {Class, Reason, Stack} -> erlang:raise(Class, Reason, Stack)
     end.
 
 scoped(Scopes) ->
@@ -279,7 +304,8 @@ sited(Silent) ->
 describe(Rows) ->
     Rowed = maps:from_list([{Pid, Row} || #{pid := Pid} = Row <- Rows]),
     Known = maps:map(fun(_, Row) -> of_older(Row, Rowed) end, Rowed),
-    Leaks = [leak(Row, root(Pid, Known, #{})) || #{pid := Pid} = Row <- Rows],
+    Whys = lineage_why:why_each(maps:keys(Rowed)),
+    Leaks = [leak(Row, root(Pid, Known, #{}), map_get(Pid, Whys)) || #{pid := Pid} = Row <- Rows],
     Key = fun(#{root := Root, direct := Direct, pid := Pid}) -> {age_of(Root, Known), not Direct, age_of(Pid, Known)} end,
     lists:sort(fun(A, B) -> Key(A) =< Key(B) end, Leaks).
 
@@ -311,8 +337,8 @@ is_below(Pid, Above, Known) ->
         #{} -> false
     end.
 
-leak(#{pid := Pid} = Row, Root) ->
-    Shown = case lineage_why:why(Pid) of
+leak(#{pid := Pid} = Row, Root, Known) ->
+    Shown = case Known of
                 #{verdict := _} = Why -> shown(Why);
                 _ -> shown(#{verdict => unresolved, initial_call => maps:get(initial_call, Row), name => undefined,
                              label => undefined, age_ms => maps:get(age_ms, Row), app => undefined,

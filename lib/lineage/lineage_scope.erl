@@ -8,7 +8,8 @@
 %% while a scope is open, and read only who asks. A request from another node is the supervisor's own.
 -module(lineage_scope).
 
--export([open/1, open/2, enter/2, close/1, forget/1, run/2, ended/0, new_table/0, clear/0, is_open/0, within/1, name/1, keep/2]).
+-export([open/1, open/2, enter/2, close/1, checking/2, forget/1, run/2, ended/0, new_table/0, clear/0, is_open/0, reap/1, within/1,
+         name/1, keep/2]).
 
 -export_type([scope/0]).
 
@@ -16,7 +17,6 @@
 
 -define(TABLE, lineage_scopes).
 -define(IGNORES, lineage_ignores).
--define(NEXT, next).           % the row that numbers scopes: in all sessions, none twice
 -define(KEPT, 1000).           % scopes with survivors that are remembered
 -define(IDLE_MS, 5000).
 
@@ -24,8 +24,9 @@
                 parent = '_' :: non_neg_integer() | '_',      % the scope that its owner was in
                 owner = '_' :: pid() | '_',
                 name = '_' :: binary() | '_',
+                nested = '_' :: boolean() | '_',              % whether others were opened within it
                 state = '_' :: open | ended | '_',
-                at = '_' :: integer() | '_',                  % monotonic ms: opened, then ended
+                at = '_' :: integer() | '_',                  % monotonic ms: opened, then ended or checked until
                 report = '_' :: lineage_leak:report() | undefined | '_'}).
 
 %% @doc Opens a scope for the calling process: it and all that it spawns from now on are in it, until
@@ -39,13 +40,17 @@ open(Name) ->
 -spec open(term(), pid()) -> scope().
 open(Name, Pid) ->
     _ = lineage_session:lookup(options, [Name, Pid]),
-    Id = ets:update_counter(?TABLE, ?NEXT, 1),
-    Scope = #scope{id = Id, parent = 0, owner = Pid, name = text(Name), state = open, at = now_ms(), report = undefined},
+    %% Before the row is there: the session asks whether its owner lives.
+    is_pid(Pid) andalso node(Pid) =:= node() orelse lineage_error:raise({unknown_pid, Pid}, [Name, Pid]),
+    Id = atomics:add_get(persistent_term:get(?MODULE), 1, 1),
+    Scope = #scope{id = Id, parent = 0, owner = Pid, name = text(Name), nested = false, state = open, at = now_ms(),
+                   report = undefined},
     true = ets:insert(?TABLE, Scope),
     %% After the row is there: who takes the trace points back looks at the rows last.
     lineage_session:requests(),
-    case is_pid(Pid) andalso node(Pid) =:= node() andalso lineage_nif:scope(Pid, Id) of
+    case lineage_nif:scope(Pid, Id) of
         {ok, Parent} ->
+            Parent =/= 0 andalso ets:update_element(?TABLE, Parent, {#scope.nested, true}),
             ets:update_element(?TABLE, Id, {#scope.parent, Parent}),
             Id;
         {error, closed} ->
@@ -69,7 +74,7 @@ enter(Pid, Id) ->
 %% in this one. Again, and for a scope that is not known, it does nothing.
 -spec close(scope()) -> ok.
 close(Id) ->
-    case ets:lookup(?TABLE, Id) of
+    case row(Id) of
         [#scope{state = open, owner = Owner, parent = Parent}] ->
             case lineage_nif:record(Owner) of
                 #{scope := Id} -> lineage_nif:scope(Owner, Parent);
@@ -80,6 +85,18 @@ close(Id) ->
         _ ->
             ok
     end.
+
+%% Without a session there is none.
+row(Id) ->
+    try ets:lookup(?TABLE, Id)
+    catch error:badarg -> []
+    end.
+
+%% @private It has ended, and is being checked until then: others let it be.
+-spec checking(scope(), integer()) -> ok.
+checking(Id, Until) ->
+    ets:update_element(?TABLE, Id, {#scope.at, Until}),
+    ok.
 
 %% @doc Nobody asks for it any more.
 -spec forget(scope()) -> ok.
@@ -106,25 +123,33 @@ run(Name, Fun) ->
 -spec ended() -> [lineage_leak:report()].
 ended() ->
     _ = lineage_session:lookup(options),
+    trim(),
     Ended = lists:keysort(#scope.id, ets:match_object(?TABLE, #scope{state = ended, _ = '_'})),
     [Report || Scope <- Ended, Report <- survivors(Scope)].
 
 survivors(#scope{id = Id, report = #{leaks := Leaks} = Report}) ->
-    case [Leak || #{pid := Pid} = Leak <- Leaks, is_in(Id, Pid)] of
+    Scopes = within(Id),
+    case [Leak || #{pid := Pid} = Leak <- Leaks, is_in(Scopes, Pid)] of
         [] -> forget(Id), [];
         Left -> [Report#{leaks := Left}]
     end;
 survivors(#scope{id = Id, at = At}) ->
     %% Its block raised, or its check is under way.
     case now_ms() - At > ?IDLE_MS of
-        true -> [R || #{leaks := [_ | _]} = R <- [lineage_leak:check(Id, #{within => 0})]];
+        true -> [R || #{leaks := [_ | _]} = R <- check(Id)];
         false -> []
     end.
 
+%% Another one may ask at this moment, and have forgotten it.
+check(Id) ->
+    try [lineage_leak:check(Id, #{within => 0})]
+    catch error:{lineage, unknown_scope} -> []
+    end.
+
 %% Not the next process that was given that pid.
-is_in(Id, Pid) ->
+is_in(Scopes, Pid) ->
     case is_process_alive(Pid) andalso lineage_nif:record(Pid) of
-        #{scope := Scope} -> lists:member(Scope, within(Id));
+        #{scope := Scope} -> lists:member(Scope, Scopes);
         _ -> false
     end.
 
@@ -134,40 +159,57 @@ keep(Id, #{leaks := []}) ->
     forget(Id);
 keep(Id, Report) ->
     ets:update_element(?TABLE, Id, {#scope.report, Report}),
-    Kept = ets:select(?TABLE, [{#scope{id = '$1', state = ended, _ = '_'}, [], ['$1']}]),
-    [forget(Old) || length(Kept) > ?KEPT, Old <- [lists:min(Kept)]],
+    trim().
+
+trim() ->
+    Ended = ets:select(?TABLE, [{#scope{id = '$1', state = ended, _ = '_'}, [], ['$1']}]),
+    [forget(Old) || Old <- lists:sublist(lists:sort(Ended), max(0, length(Ended) - ?KEPT))],
     ok.
+
+%% @private What nobody will close or ask for: the scopes of those who were killed have ended, and {@link ended/0} tells what
+%% is left of them; and those beyond the last 1,000.
+-spec reap(IdleMs :: non_neg_integer()) -> ok.
+reap(IdleMs) ->
+    Open = ets:select(?TABLE, [{#scope{id = '$1', owner = '$2', state = open, at = '$3', _ = '_'},
+                                [{'=<', '$3', now_ms() - IdleMs}], [{{'$1', '$2'}}]}]),
+    [ets:update_element(?TABLE, Id, [{#scope.state, ended}, {#scope.at, now_ms()}])
+     || {Id, Owner} <- Open, not is_process_alive(Owner)],
+    trim().
 
 %% @private The scope and those that were opened within it, but for those that were checked: what is left of them
 %% was reported.
 -spec within(scope()) -> [scope()].
 within(Id) ->
-    [Id | lists:append([within(Child) || Child <- ets:select(?TABLE, [{#scope{id = '$1', parent = Id, report = undefined, _ = '_'},
-                                                                       [], ['$1']}])])].
+    case row(Id) of
+        [#scope{nested = true}] ->
+            Inner = ets:select(?TABLE, [{#scope{id = '$1', parent = Id, report = undefined, _ = '_'}, [], ['$1']}]),
+            [Id | lists:append([within(I) || I <- Inner])];
+        _ ->
+            [Id]
+    end.
 
 %% @private What reports call it.
 -spec name(scope()) -> binary() | undefined.
 name(Id) ->
-    case ets:lookup(?TABLE, Id) of
+    case row(Id) of
         [#scope{name = Name}] -> Name;
         [] -> undefined
     end.
 
-%% @private Made by the session, and as old as it: numbers of scopes are never used twice.
+%% @private Made by the session, and as old as it; the numbers of scopes go on, so that none is used twice: whoever has
+%% one of a session that crashed must not ask for another's.
 -spec new_table() -> ok.
 new_table() ->
     ?TABLE = ets:new(?TABLE, [named_table, public, {keypos, #scope.id}, {read_concurrency, true}, {write_concurrency, true}]),
     ?IGNORES = ets:new(?IGNORES, [named_table, public]),
-    true = ets:insert(?TABLE, {scope, ?NEXT, 0}),
+    persistent_term:get(?MODULE, none) =:= none andalso persistent_term:put(?MODULE, atomics:new(1, [{signed, false}])),
     ok.
 
 %% @private A session has ended, and the numbers of its scopes mean nothing to the next.
 -spec clear() -> ok.
 clear() ->
-    [{scope, ?NEXT, Last}] = ets:lookup(?TABLE, ?NEXT),
     true = ets:delete_all_objects(?TABLE),
     true = ets:delete_all_objects(?IGNORES),
-    true = ets:insert(?TABLE, {scope, ?NEXT, Last}),
     ok.
 
 %% @private Whether a scope is open whose owner lives, or was opened moments ago.

@@ -36,6 +36,7 @@
 -define(TICK_MS, 500).        % quiet
 -define(BUSY_TICK_MS, 100).   % while processes are being born, or a spawn rate is watched
 -define(CHECK_MS, 1000).
+-define(IDLE_MS, 5000).        % a killed process's scope is left to those who may check it
 -define(GHOSTS, 65536).      % records of the dead that may stay beside as many as are live
 -define(FREE, 49152).        % free records: 3 MiB
 
@@ -154,16 +155,27 @@ init([]) ->
     ?TABLE = ets:new(?TABLE, [named_table, protected, {read_concurrency, true}]),
     ok = lineage_code:new_cache(),
     ok = lineage_scope:new_table(),
-    case application:get_env(lineage, attached, false) of
-        true ->
+    case atomics:exchange(attached(), 1, 0) of
+        1 ->
             %% The one before us died without a word.
             clear_after_crash(),
-            application:unset_env(lineage, attached),
             rows([{ended, lineage_error:sentence(session_crashed)}]);
-        false ->
+        0 ->
             ok
     end,
     {ok, #st{}}.
+
+%% 1 while a session is attached, also when it has crashed. No environment of the application: the application controller,
+%% which would have to write it, waits for us when the application stops.
+attached() ->
+    case persistent_term:get(?MODULE, none) of
+        none ->
+            New = atomics:new(1, []),
+            persistent_term:put(?MODULE, New),
+            New;
+        Known ->
+            Known
+    end.
 
 clear_after_crash() ->
     lineage_hook:clear_stale(),
@@ -313,7 +325,7 @@ nif_missing() ->
     {error, {nif_missing, Path, Reason}}.
 
 start_collecting(#st{hook = Hook, options = #{exits := Exits}, rules = Rules} = St) ->
-    application:set_env(lineage, attached, true),
+    atomics:put(attached(), 1, 1),
     Args = [self(), Hook, Exits, Rules],
     Collector = spawn_opt(?MODULE, collect, Args, [link, {min_heap_size, lineage_walk:room()}]),
     rows([{phase, {attaching, 0, 0}}]),
@@ -440,7 +452,7 @@ undo(Reply, Ended, #st{hook = Hook, points = Points, requests = Requests, collec
     lineage_hook:destroy(Hook),
     lineage_nif:close(),
     [demonitor(Yield, [flush]) || Yield <- Yields],
-    application:unset_env(lineage, attached),
+    atomics:put(attached(), 1, 0),
     [ets:delete(?TABLE, Key) || Key <- [options, since, orphans_checked, coverage, blind_ms, blind_from, notes]],
     is_reference(Alias) andalso (Alias ! {Alias, reply, Reply}),
     #st{}.
@@ -539,6 +551,7 @@ over_rate(_) ->
     false.
 
 check(#st{watch = Watch} = St0) ->
+    lineage_scope:reap(?IDLE_MS),
     St = sample(disarm_requests(St0)),
     say(rearm_points(St)),
     St1 = tell(lineage_watch:check(Watch), St),

@@ -2,7 +2,7 @@
 %% notices its death, each with the link or the child specification that the answer stands on.
 -module(lineage_why).
 
--export([why/1, resolve/1]).
+-export([why/1, why_each/1, resolve/1]).
 
 -export_type([why/0, verdict/0, stopper/0, restarter/0, watcher/0, relative/0]).
 
@@ -45,6 +45,16 @@ why(What) ->
                                             end
                                     end).
 
+%% @private The same for many pids of this node: the links that the answers stand on are read once.
+-spec why_each([pid()]) -> #{pid() => why() | {error, {atom(), binary()}}}.
+why_each([]) ->
+    #{};
+why_each(Pids) ->
+    lineage_report:attached([Pids], fun() ->
+                                            #{counts := Counts} = lineage_links:check(),
+                                            maps:from_list([{Pid, why_pid(Pid, Counts)} || Pid <- Pids])
+                                    end).
+
 %% @doc The process of this node that a person means.
 -spec resolve(term()) -> {ok, pid()} | {error, lineage_error:cause()}.
 resolve(Pid) when is_pid(Pid), node(Pid) =/= node() ->
@@ -78,6 +88,9 @@ parse(Text) ->
 
 why_pid(Pid) ->
     #{counts := Counts} = lineage_links:check(),
+    why_pid(Pid, Counts).
+
+why_pid(Pid, Counts) ->
     Items = [links, monitored_by, parent | lineage_describe:items()],
     %% The links of a supervisor of very many are not read: that would hold it.
     Asked = case maps:get(Pid, Counts, 0) > 10000 of
