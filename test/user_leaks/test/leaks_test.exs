@@ -120,6 +120,20 @@ defmodule UserLeaks.SpawnsTest do
     if Process.alive?(pid), do: gone(pid), else: true
   end
 
+  test "what a supervisor, asked for something else before, starts again by itself is its own" do
+    Process.register(self(), UserLeaks.Listener)
+    [{id, own, _, _}] = Supervisor.which_children(UserLeaks.Permanent)
+    child = Supervisor.child_spec(Server, id: :asked)
+    {:ok, _pid} = Supervisor.start_child(UserLeaks.Permanent, child)
+    :ok = Supervisor.terminate_child(UserLeaks.Permanent, :asked)
+    :ok = Supervisor.delete_child(UserLeaks.Permanent, :asked)
+    Process.exit(own, :kill)
+    assert_receive {:up, again} when again != own, 5000
+
+    assert {^id, ^again, _, _} =
+             List.keyfind(Supervisor.which_children(UserLeaks.Permanent), id, 0)
+  end
+
   test "a clean one among them" do
     assert Task.await(Task.async(fn -> 1 end)) == 1
   end

@@ -14,9 +14,24 @@ defmodule UserLeaks.Application do
         start: {Supervisor, :start_link, [[], [strategy: :one_for_one, name: UserLeaks.Static]]},
         type: :supervisor
       },
+      %{
+        id: UserLeaks.Permanent,
+        start:
+          {Supervisor, :start_link,
+           [
+             [{UserLeaks.Server, init: &__MODULE__.up/0}],
+             [strategy: :one_for_one, max_restarts: 1000, name: UserLeaks.Permanent]
+           ]},
+        type: :supervisor
+      },
       UserLeaks.Mock
     ]
 
     Supervisor.start_link(children, strategy: :one_for_one, name: UserLeaks.Supervisor)
+  end
+
+  @doc "Tells the process that is registered as `UserLeaks.Listener`, if there is one, that the caller is up."
+  def up do
+    if pid = Process.whereis(UserLeaks.Listener), do: send(pid, {:up, self()})
   end
 end
