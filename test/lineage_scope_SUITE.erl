@@ -7,14 +7,14 @@
 -export([handed_down/1, nested/1, owner_elsewhere/1, requests/1, asked/1, requests_nest/1, servers_work_is_theirs/1, failed_request/1,
          many_at_once/1, points_come_and_go/1, block/1, block_raises/1, waits_for_the_end/1, direct_and_indirect/1,
          ignored/1, ignored_by_an_ancestor/1, lazy_servers/1, silent_failures/1, bad_arguments/1, attaches_by_itself/1,
-         less_is_refused/1, ended_scopes/1, stops_at_once/1, attaching_meanwhile/1, numbers_go_on/1, of_the_killed/1, long_suites/1, ended_at_once/1,
+         less_is_refused/1, ended_scopes/1, asker_dies/1, asks_a_busy_one/1, stops_at_once/1, attaching_meanwhile/1, numbers_go_on/1, of_the_killed/1, long_suites/1, ended_at_once/1,
          own_error_first/1, detached_meanwhile/1, links_are_read_once/1]).
 -export([init/1, handle_call/3, handle_cast/2, start_child/1, start_below/1, wait/0, named/1]).
 
 all() ->
     [handed_down, nested, owner_elsewhere, requests, asked, requests_nest, servers_work_is_theirs, failed_request, many_at_once,
      points_come_and_go, block, block_raises, waits_for_the_end, direct_and_indirect, ignored, ignored_by_an_ancestor,
-     lazy_servers, silent_failures, bad_arguments, attaches_by_itself, less_is_refused, ended_scopes, stops_at_once, attaching_meanwhile,
+     lazy_servers, silent_failures, bad_arguments, attaches_by_itself, less_is_refused, ended_scopes, asker_dies, asks_a_busy_one, stops_at_once, attaching_meanwhile,
      numbers_go_on, of_the_killed, long_suites, ended_at_once, own_error_first, detached_meanwhile, links_are_read_once].
 
 init_per_testcase(Case, Config) when Case =:= attaches_by_itself; Case =:= less_is_refused; Case =:= attaching_meanwhile ->
@@ -39,6 +39,7 @@ init(server) ->
     {ok, none}.
 
 start_child(wait) -> {ok, proc_lib:spawn_link(?MODULE, wait, [])};
+start_child({busy, Ms}) -> timer:sleep(Ms), ignore;
 start_child(fail) -> {error, on_purpose};
 start_child(crash) -> error(on_purpose);
 %% A request to another supervisor, from within this one.
@@ -487,3 +488,36 @@ links_are_read_once(_) ->
     1 = erlang:trace_pattern({lineage_links, check, 0}, false, [call_count]),
     ?assertEqual({50, 1}, {length(Leaks), Calls}),
     [stop(P) || P <- Many].
+
+%% Killed while the supervisor has others to serve first: the child is started all the same, and nobody else's.
+asker_dies(_) ->
+    Sup = supervisor(),
+    spawn(fun() -> supervisor:start_child(Sup, [{busy, 300}]) end),
+    timer:sleep(50),
+    Scope = lineage_scope:open("asker dies"),
+    Asker = spawn(fun() -> {ok, _} = supervisor:start_child(Sup, [wait]), ok end),
+    timer:sleep(50),
+    stop(Asker),
+    ok = lineage_scope:close(Scope),
+    [{_, Child, _, _}] = supervisor:which_children(Sup),
+    ?assertEqual([Child], pids(lineage_leak:check(Scope, #{within => 0}))),
+    unlink(Sup),
+    stop(Sup).
+
+%% However long a request waits, it is known which line made it.
+asks_a_busy_one(_) ->
+    {ok, Sup} = supervisor:start_link(?MODULE, static),
+    Busy = #{id => busy, start => {?MODULE, start_child, [{busy, 400}]}},
+    spawn(fun() -> supervisor:start_child(Sup, Busy) end),
+    timer:sleep(50),
+    Child = #{id => child, start => {gen_server, start_link, [?MODULE, server, []]}},
+    {Scope, {line, Line}} = elsewhere(fun() ->
+                                              S = lineage_scope:open(asked),
+                                              {line, Here} = line(),
+                                              {ok, _} = supervisor:start_child(Sup, Child),
+                                              {S, {line, Here + 1}}
+                                      end),
+    #{leaks := [#{site := Site}]} = lineage_leak:check(Scope, #{within => 0}),
+    ?assertMatch(#{line := Line}, Site),
+    unlink(Sup),
+    stop(Sup).

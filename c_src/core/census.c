@@ -157,12 +157,17 @@ static enum lin_monitored monitored(struct lin_census *census, void *env,
 }
 
 /* The scope that a process's children are born in; and the frame, if it serves a request. */
+static uint32_t scope_for(const struct lin_census *census, uint64_t pid, uint32_t flags,
+                          uint32_t scope, struct lin_frame *frame) {
+    if (__builtin_expect((flags & LIN_F_SERVING) != 0, 0))
+        lin_serving_read(census->scopes, pid, &scope, frame);
+    return scope;
+}
+
+/* Of a process that runs in this thread. */
 static uint32_t scope_of(const struct lin_census *census, const struct lin_record *record,
                          struct lin_frame *frame) {
-    uint32_t scope = GET(record->scope);
-    if (__builtin_expect((GET(record->flags) & LIN_F_SERVING) != 0, 0))
-        lin_serving_read(census->scopes, GET(record->pid), &scope, frame);
-    return scope;
+    return scope_for(census, GET(record->pid), GET(record->flags), GET(record->scope), frame);
 }
 
 /* What is in another scope than its supervisor was started at somebody's request. */
@@ -170,9 +175,9 @@ static void leave_scope(struct lin_census *census, const struct lin_record *reco
     uint32_t scope = GET(record->scope);
     if (__builtin_expect(scope == 0, 1) || (GET(record->flags) & LIN_F_FOREIGN) != 0)
         return;
-    const struct lin_record *parent = peek(census, GET(record->parent));
-    if (parent == NULL || (GET(parent->flags) & LIN_CLASS_SUPERVISOR) == 0 ||
-        GET(parent->scope) == scope)
+    struct lin_entry parent; /* may be dying itself, and its record be another's */
+    if (!lin_census_read(census, GET(record->parent), &parent) ||
+        (parent.flags & LIN_CLASS_SUPERVISOR) == 0 || parent.scope == scope)
         return;
     const struct lin_site *site =
         census->sites == NULL ? NULL : lin_site_at(census->sites, GET(record->site));
@@ -572,15 +577,27 @@ static void serve(struct lin_census *census, void *env, uint64_t supervisor, uin
 }
 
 void lin_census_serve(struct lin_census *census, void *env, uint64_t supervisor, uint64_t caller) {
-    const struct lin_record *asks = peek(census, caller);
+    struct lin_entry asks;
     struct lin_frame frame = {.module = 0};
-    if (asks == NULL)
+    bool exact = census->sites != NULL && lin_sites_exact(census->sites);
+    struct lin_frame own = {.module = 0};
+    uint32_t scope = 0;
+    bool asked = exact && lin_pending_asked(census->sites, caller, &own, &scope);
+    if (exact && !asked)
+        lin_pending_take(census->sites, caller, &own);
+    /* One that serves a request itself asks in another's name; one may have died since it asked. */
+    if (lin_census_read(census, caller, &asks))
+        scope = scope_for(census, caller, asks.flags, asks.scope, &frame);
+    else if (!asked)
         return;
-    /* One that serves a request itself asks in another's name. */
-    uint32_t scope = scope_of(census, asks, &frame);
-    if (census->sites != NULL && lin_sites_exact(census->sites))
-        lin_pending_take(census->sites, caller, &frame);
-    serve(census, env, supervisor, scope, &frame);
+    serve(census, env, supervisor, scope, own.module != 0 ? &own : &frame);
+}
+
+void lin_census_ask(struct lin_census *census, void *env, uint64_t caller) {
+    const struct lin_record *record = peek(census, caller);
+    struct lin_frame frame;
+    if (record != NULL && census->sites != NULL && lin_sites_exact(census->sites))
+        lin_pending_ask(census->sites, env, caller, scope_of(census, record, &frame));
 }
 
 void lin_census_replace(struct lin_census *census, void *env, uint64_t supervisor, uint64_t child) {

@@ -203,7 +203,10 @@ void lin_census_monitor(struct lin_census *census, uint64_t watcher, uint64_t ta
 /* Puts a process into a scope: `former` is the one that it was in. False when it is not in the
  * census. */
 bool lin_census_scope(struct lin_census *census, uint64_t pid, uint32_t scope, uint32_t *former);
-/* Supervisor serves a request of `caller`: spawns in its scope, until served. */
+/* Under exact sites: `caller` is about to ask a supervisor for a child. */
+void lin_census_ask(struct lin_census *census, void *env, uint64_t caller);
+/* Supervisor serves a request of `caller`: spawns in its scope, until served. That of a caller who
+ * has died meanwhile is known where it was told to ask. */
 void lin_census_serve(struct lin_census *census, void *env, uint64_t supervisor, uint64_t caller);
 /* Supervisor hears that `child` died, and may start another in its place. */
 void lin_census_replace(struct lin_census *census, void *env, uint64_t supervisor, uint64_t child);

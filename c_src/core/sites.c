@@ -18,7 +18,9 @@ struct pending {
     uint64_t pid; /* 0: free */
     uint64_t ticks;
     uint64_t called;
-    struct lin_frame frame;
+    struct lin_frame frame; /* module 0: not known */
+    uint32_t scope;         /* of a request */
+    bool asks;              /* waits for a supervisor, however long: no birth of its own follows */
 };
 
 struct lin_sites {
@@ -269,10 +271,38 @@ void lin_pending_drop(struct lin_sites *sites, uint64_t pid) {
     lin_spin_unlock(&sites->pending_lock);
 }
 
+void lin_pending_ask(struct lin_sites *sites, void *env, uint64_t pid, uint32_t scope) {
+    lin_spin_lock(&sites->pending_lock);
+    struct pending *pending = find_pending(sites, pid);
+    if (pending == NULL) {
+        pending = room_for(sites, env, pid);
+        *pending = (struct pending){.pid = pid};
+    }
+    pending->ticks = lin_clock_ticks();
+    pending->asks = true;
+    pending->scope = scope;
+    lin_spin_unlock(&sites->pending_lock);
+}
+
+bool lin_pending_asked(struct lin_sites *sites, uint64_t pid, struct lin_frame *out,
+                       uint32_t *scope) {
+    lin_spin_lock(&sites->pending_lock);
+    struct pending *pending = find_pending(sites, pid);
+    bool asks = pending != NULL && pending->asks;
+    if (asks) {
+        *out = pending->frame;
+        *scope = pending->scope;
+        pending->pid = 0;
+    }
+    lin_spin_unlock(&sites->pending_lock);
+    return asks;
+}
+
 bool lin_pending_take(struct lin_sites *sites, uint64_t pid, struct lin_frame *out) {
     lin_spin_lock(&sites->pending_lock);
     struct pending *pending = find_pending(sites, pid);
-    bool fresh = pending != NULL && lin_clock_ticks() - pending->ticks < PENDING_TICKS;
+    bool fresh = pending != NULL && pending->frame.module != 0 &&
+                 lin_clock_ticks() - pending->ticks < PENDING_TICKS;
     if (pending != NULL) {
         *out = fresh ? pending->frame : *out;
         pending->pid = 0;

@@ -106,6 +106,12 @@ void lin_pending_put(struct lin_sites *sites, void *env, uint64_t pid,
 /* A wrapper in module `from` calls on into `called`: a frame that did not lead there is dropped. */
 void lin_pending_pass(struct lin_sites *sites, uint64_t pid, uint64_t from, uint64_t called);
 void lin_pending_drop(struct lin_sites *sites, uint64_t pid);
+/* What is pending of `pid` is a request to a supervisor, made in `scope`: also when its frame is
+ * not known. It waits for its answer, and may have died before the supervisor turns to it. */
+void lin_pending_ask(struct lin_sites *sites, void *env, uint64_t pid, uint32_t scope);
+/* Takes the request, however old; false, and the rest as it was, when there is none. */
+bool lin_pending_asked(struct lin_sites *sites, uint64_t pid, struct lin_frame *out,
+                       uint32_t *scope);
 /* Takes the frame for a birth; false, and `out` as it was, when there is none, or one that is too
  * old. */
 bool lin_pending_take(struct lin_sites *sites, uint64_t pid, struct lin_frame *out);

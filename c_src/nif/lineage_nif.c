@@ -20,6 +20,7 @@ struct lin_nif lin_nif;
 #define LIN_ATOM_DEFINE(name) ERL_NIF_TERM am_##name;
 LIN_ATOMS(LIN_ATOM_DEFINE)
 ERL_NIF_TERM am_any, am_error, am_true, am_false, am_task, am_agent, am_exit_signal;
+ERL_NIF_TERM am_task_supervisor;
 
 /* What lives in priv_data: another instance of the library reads it at upgrade. */
 struct instance {
@@ -71,6 +72,7 @@ static void make_atoms(ErlNifEnv *env) {
     LIN_ATOMS(LIN_ATOM_MAKE)
     am_any = enif_make_atom(env, "_");
     am_task = enif_make_atom(env, "Elixir.Task.Supervised");
+    am_task_supervisor = enif_make_atom(env, "Elixir.Task.Supervisor");
     am_agent = enif_make_atom(env, "Elixir.Agent.Server");
     am_exit_signal = enif_make_atom(env, "EXIT");
     am_error = enif_make_atom(env, "error");

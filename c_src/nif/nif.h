@@ -111,6 +111,8 @@
     X(spawn_request)                                                                               \
     X(spawned)                                                                                     \
     X(spawner)                                                                                     \
+    X(start_child)                                                                                 \
+    X(start_link)                                                                                  \
     X(supervisor)                                                                                  \
     X(supervisors)                                                                                 \
     X(suspect)                                                                                     \
@@ -129,6 +131,7 @@
 LIN_ATOMS(LIN_ATOM_EXTERN)
 /* Names that C, or a macro, keeps for itself. */
 extern ERL_NIF_TERM am_any, am_error, am_true, am_false, am_task, am_agent, am_exit_signal;
+extern ERL_NIF_TERM am_task_supervisor;
 
 struct lin_nif {
     ErlNifMutex *maintenance; /* serialises open, close and all maintenance of the census */

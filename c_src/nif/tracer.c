@@ -160,6 +160,12 @@ static void on_supervisor(ErlNifEnv *env, struct lin_census *census, uint64_t su
     }
 }
 
+/* A request to a supervisor, where it is made. */
+static bool is_request(const struct lin_call *mfa) {
+    return mfa->function == am_start_child ||
+           (mfa->module == am_task_supervisor && mfa->function != am_start_link);
+}
+
 static bool is_supervisors(const struct lin_call *mfa) {
     return mfa->function == am_handle_call || mfa->function == am_handle_info;
 }
@@ -176,8 +182,11 @@ static void on_call(ErlNifEnv *env, struct lin_census *census, uint64_t caller, 
         return;
     }
     if (census->sites != NULL && lin_sites_exact(census->sites) &&
-        enif_get_map_value(env, opts, am_match_spec_result, &result))
+        enif_get_map_value(env, opts, am_match_spec_result, &result)) {
         lin_site_call(env, census, caller, mfa.module, result);
+        if (is_request(&mfa))
+            lin_census_ask(census, env, caller);
+    }
     if (census->monitors == NULL)
         return;
     if (mfa.function == am_monitor)

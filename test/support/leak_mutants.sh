@@ -15,7 +15,7 @@ mutants() {
 not_handed_down|c_src/core/census.c|uint32_t scope = GET(record->scope);|uint32_t scope = 0 * GET(record->scope);
 requests_ignored|c_src/nif/tracer.c|lin_census_serve(census, env, supervisor, pid);|(void)pid;
 never_served|c_src/nif/tracer.c|lin_census_served(census, caller);|(void)caller;
-asked_by_a_supervisor|c_src/core/census.c|uint32_t scope = scope_of(census, asks, &frame);|uint32_t scope = GET(asks->scope);
+asked_by_a_supervisor|c_src/core/census.c|scope = scope_for(census, caller, asks.flags, asks.scope, &frame);|scope = asks.scope;
 no_heirs|c_src/nif/tracer.c|lin_census_replace(census, env, supervisor, pid);|(void)pid;
 EOF
 }
