@@ -104,7 +104,7 @@ checked(Scope, Name, Options) ->
     #{leaks := Rows, ignored := Ignored, silent := Silent} = Found,
     noted([{I, true} || {I, _} <- Ignored]),
     Report = #{scope => Scope, name => Name, leaks => describe(Rows), silent => sited(Silent), ignored => Ignored,
-               unused => Ignore -- [I || {I, _} <- Ignored], notes => notes(Rows, Silent),
+               unused => Ignore -- [I || {I, _} <- Ignored], notes => notes(Scope, Rows, Silent),
                waited_ms => now_ms() - Start},
     ok = lineage_scope:keep(Scope, Report),
     Report.
@@ -356,8 +356,10 @@ shown(#{verdict := Verdict, restarted_by := By} = Why) ->
                                                                        supervisor => Supervisor}.
 
 %% What may have kept a process from being seen, or a failure from being named.
-notes(Rows, Silent) ->
+notes(Scope, Rows, Silent) ->
     #{lost := Lost, scope_overflows := Served} = lineage_nif:info(),
+    [note("For ~b ms at most another tool had the hook: what was born then may have been missed.", [Ms])
+     || Ms <- [lineage_scope:blind(Scope)], Ms > 0] ++
     [note("~b births were beyond max_bytes and belong to no scope: raise it.", [Lost]) || Lost > 0]
         ++ [note("More supervisors served requests at once than there is room for: ~b times a child was born in its "
                  "supervisor's scope.", [Served]) || Served > 0]
@@ -374,7 +376,7 @@ note(Format, Args) -> unicode:characters_to_binary(io_lib:format(Format, Args)).
 -spec text(report()) -> binary().
 text(#{name := Name, leaks := Leaks, silent := Silent, notes := Notes, waited_ms := Waited, unused := Unused} = Report) ->
     case is_clean(Report) of
-        true -> note("Nothing outlived ~ts.", [Name]);
+        true -> unicode:characters_to_binary(lists:join($\s, [note("Nothing outlived ~ts.", [Name]) | Notes]));
         false ->
             Lines = [leak_line(L) || L <- Leaks] ++ [silent_line(S) || S <- Silent]
                 ++ [summary(Leaks, Silent, Name, Waited)] ++ hints(Leaks, Silent)

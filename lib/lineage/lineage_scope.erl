@@ -9,7 +9,7 @@
 -module(lineage_scope).
 
 -export([open/1, open/2, enter/2, close/1, checking/2, forget/1, run/2, ended/0, new_table/0, clear/0, is_open/0, reap/1, within/1,
-         name/1, keep/2]).
+         name/1, blind/1, keep/2]).
 
 -export_type([scope/0]).
 
@@ -27,6 +27,7 @@
                 nested = '_' :: boolean() | '_',              % whether others were opened within it
                 state = '_' :: open | ended | '_',
                 at = '_' :: integer() | '_',                  % monotonic ms: opened, then ended or checked until
+                blind = '_' :: non_neg_integer() | '_',       % ms of the session's blind time so far
                 report = '_' :: lineage_leak:report() | undefined | '_'}).
 
 %% @doc Opens a scope for the calling process: it and all that it spawns from now on are in it, until
@@ -39,12 +40,15 @@ open(Name) ->
 %% @doc The same for another process of this node; `{lineage, unknown_pid}' where there is no such one.
 -spec open(term(), pid()) -> scope().
 open(Name, Pid) ->
+    open(Name, Pid, true).
+
+open(Name, Pid, First) ->
     _ = lineage_session:lookup(options, [Name, Pid]),
     %% Before the row is there: the session asks whether its owner lives.
     is_pid(Pid) andalso node(Pid) =:= node() orelse lineage_error:raise({unknown_pid, Pid}, [Name, Pid]),
     Id = atomics:add_get(persistent_term:get(?MODULE), 1, 1),
     Scope = #scope{id = Id, parent = 0, owner = Pid, name = text(Name), nested = false, state = open, at = now_ms(),
-                   report = undefined},
+                   blind = lineage_session:lookup(blind_ms, [Name, Pid]), report = undefined},
     true = ets:insert(?TABLE, Scope),
     %% After the row is there: who takes the trace points back looks at the rows last.
     lineage_session:requests(),
@@ -56,9 +60,13 @@ open(Name, Pid) ->
         {error, closed} ->
             ets:delete(?TABLE, Id),
             lineage_error:raise({not_attached, undefined}, [Name, Pid]);
-        _ ->
+        dead ->
             ets:delete(?TABLE, Id),
-            lineage_error:raise({unknown_pid, Pid}, [Name, Pid])
+            case First andalso is_process_alive(Pid) of
+                %% It was born while another tool had the hook.
+                true -> lineage_session:check(), open(Name, Pid, false);
+                false -> lineage_error:raise({unknown_pid, Pid}, [Name, Pid])
+            end
     end.
 
 %% @doc Puts a process into a scope, 0 for none, beside the owner's: it hands it down from now on. Returns the one that
@@ -194,6 +202,14 @@ name(Id) ->
     case row(Id) of
         [#scope{name = Name}] -> Name;
         [] -> undefined
+    end.
+
+%% @private For how long, since it was opened, the session may have missed what was born, in ms; at most.
+-spec blind(scope()) -> non_neg_integer().
+blind(Id) ->
+    case row(Id) of
+        [#scope{blind = Before}] -> lineage_session:lookup(blind_ms) - Before;
+        [] -> 0
     end.
 
 %% @private Made by the session, and as old as it; the numbers of scopes go on, so that none is used twice: whoever has

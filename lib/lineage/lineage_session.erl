@@ -488,7 +488,8 @@ resume(Yield, #st{phase = yielded, yields = Yields} = St) ->
         [] ->
             St1 = St#st{phase = attached, yields = []},
             _ = rearm_points(St1),   % given up on purpose: no news
-            check(St1);
+            %% A scope may have opened meanwhile.
+            check(case lineage_scope:is_open() of true -> arm_requests(St1); false -> St1 end);
         Left ->
             St#st{yields = Left}
     end;
