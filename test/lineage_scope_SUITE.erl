@@ -7,14 +7,14 @@
 -export([handed_down/1, nested/1, owner_elsewhere/1, requests/1, asked/1, requests_nest/1, servers_work_is_theirs/1, failed_request/1,
          many_at_once/1, points_come_and_go/1, block/1, block_raises/1, waits_for_the_end/1, direct_and_indirect/1,
          ignored/1, ignored_by_an_ancestor/1, lazy_servers/1, silent_failures/1, bad_arguments/1, attaches_by_itself/1,
-         less_is_refused/1, ended_scopes/1, opened_while_yielded/1, asker_dies/1, asks_a_busy_one/1, stops_at_once/1, attaching_meanwhile/1, numbers_go_on/1, of_the_killed/1, long_suites/1, ended_at_once/1,
+         less_is_refused/1, ended_scopes/1, silent_among_many/1, opened_while_yielded/1, asker_dies/1, asks_a_busy_one/1, stops_at_once/1, attaching_meanwhile/1, numbers_go_on/1, of_the_killed/1, long_suites/1, ended_at_once/1,
          own_error_first/1, detached_meanwhile/1, links_are_read_once/1]).
 -export([init/1, handle_call/3, handle_cast/2, start_child/1, start_below/1, wait/0, named/1]).
 
 all() ->
     [handed_down, nested, owner_elsewhere, requests, asked, requests_nest, servers_work_is_theirs, failed_request, many_at_once,
      points_come_and_go, block, block_raises, waits_for_the_end, direct_and_indirect, ignored, ignored_by_an_ancestor,
-     lazy_servers, silent_failures, bad_arguments, attaches_by_itself, less_is_refused, ended_scopes, opened_while_yielded, asker_dies, asks_a_busy_one, stops_at_once, attaching_meanwhile,
+     lazy_servers, silent_failures, bad_arguments, attaches_by_itself, less_is_refused, ended_scopes, silent_among_many, opened_while_yielded, asker_dies, asks_a_busy_one, stops_at_once, attaching_meanwhile,
      numbers_go_on, of_the_killed, long_suites, ended_at_once, own_error_first, detached_meanwhile, links_are_read_once].
 
 init_per_testcase(Case, Config) when Case =:= attaches_by_itself; Case =:= less_is_refused; Case =:= attaching_meanwhile ->
@@ -546,3 +546,12 @@ opened_while_yielded(_) ->
     ?assertEqual(lineage_hook:api() =:= single, [Note || <<"For ", _/binary>> = Note <- Notes] =/= []),
     stop(Opener),
     stop(Sup).
+
+%% One that more of others' have pushed out is not told: that is.
+silent_among_many(_) ->
+    Scope = lineage_scope:open("silent"),
+    gone(spawn(fun() -> exit(on_purpose) end)),
+    ok = lineage_scope:close(Scope),
+    [gone(spawn(fun() -> exit(on_purpose) end)) || _ <- lists:seq(1, 4000)],
+    #{notes := Notes} = lineage_leak:check(Scope, #{within => 0}),
+    ?assertMatch([_], [Note || <<"Of silent failures", _/binary>> = Note <- Notes]).

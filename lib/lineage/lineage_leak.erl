@@ -104,7 +104,7 @@ checked(Scope, Name, Options) ->
     #{leaks := Rows, ignored := Ignored, silent := Silent} = Found,
     noted([{I, true} || {I, _} <- Ignored]),
     Report = #{scope => Scope, name => Name, leaks => describe(Rows), silent => sited(Silent), ignored => Ignored,
-               unused => Ignore -- [I || {I, _} <- Ignored], notes => notes(Scope, Rows, Silent),
+               unused => Ignore -- [I || {I, _} <- Ignored], notes => notes(Scope, Rows),
                waited_ms => now_ms() - Start},
     ok = lineage_scope:keep(Scope, Report),
     Report.
@@ -356,14 +356,14 @@ shown(#{verdict := Verdict, restarted_by := By} = Why) ->
                                                                        supervisor => Supervisor}.
 
 %% What may have kept a process from being seen, or a failure from being named.
-notes(Scope, Rows, Silent) ->
+notes(Scope, Rows) ->
     #{lost := Lost, scope_overflows := Served} = lineage_nif:info(),
     [note("For ~b ms at most another tool had the hook: what was born then may have been missed.", [Ms])
      || Ms <- [lineage_scope:blind(Scope)], Ms > 0] ++
     [note("~b births were beyond max_bytes and belong to no scope: raise it.", [Lost]) || Lost > 0]
         ++ [note("More supervisors served requests at once than there is room for: ~b times a child was born in its "
                  "supervisor's scope.", [Served]) || Served > 0]
-        ++ [note("Of silent failures only the last 1,000 of the node are looked through.", []) || length(Silent) >= 1000]
+        ++ [note("Of silent failures only the last 1,000 of the node are looked through.", []) || lineage_scope:silent(Scope) > 1000]
         ++ [note("These did not answer, and may be ending: ~ts.", [lists:join(", ", [lineage_describe:pid(P) || P <- Stuck])])
             || Stuck <- [[P || #{pid := P} <- Rows, lineage_proc:info(P, [registered_name], ?DEADLINE) =:= unresolved]], Stuck =/= []].
 

@@ -9,7 +9,7 @@
 -module(lineage_scope).
 
 -export([open/1, open/2, enter/2, close/1, checking/2, forget/1, run/2, ended/0, new_table/0, clear/0, is_open/0, reap/1, within/1,
-         name/1, blind/1, keep/2]).
+         name/1, blind/1, silent/1, keep/2]).
 
 -export_type([scope/0]).
 
@@ -28,6 +28,7 @@
                 state = '_' :: open | ended | '_',
                 at = '_' :: integer() | '_',                  % monotonic ms: opened, then ended or checked until
                 blind = '_' :: non_neg_integer() | '_',       % ms of the session's blind time so far
+                silent = '_' :: non_neg_integer() | '_',      % silent failures of the node so far
                 report = '_' :: lineage_leak:report() | undefined | '_'}).
 
 %% @doc Opens a scope for the calling process: it and all that it spawns from now on are in it, until
@@ -48,7 +49,7 @@ open(Name, Pid, First) ->
     is_pid(Pid) andalso node(Pid) =:= node() orelse lineage_error:raise({unknown_pid, Pid}, [Name, Pid]),
     Id = atomics:add_get(persistent_term:get(?MODULE), 1, 1),
     Scope = #scope{id = Id, parent = 0, owner = Pid, name = text(Name), nested = false, state = open, at = now_ms(),
-                   blind = lineage_session:lookup(blind_ms, [Name, Pid]), report = undefined},
+                   blind = lineage_session:lookup(blind_ms, [Name, Pid]), silent = silent_failures(), report = undefined},
     true = ets:insert(?TABLE, Scope),
     %% After the row is there: who takes the trace points back looks at the rows last.
     lineage_session:requests(),
@@ -210,6 +211,20 @@ blind(Id) ->
     case row(Id) of
         [#scope{blind = Before}] -> lineage_session:lookup(blind_ms) - Before;
         [] -> 0
+    end.
+
+%% @private How many silent failures the node has had since.
+-spec silent(scope()) -> non_neg_integer().
+silent(Id) ->
+    case row(Id) of
+        [#scope{silent = Before}] -> max(0, silent_failures() - Before);
+        [] -> 0
+    end.
+
+silent_failures() ->
+    case lineage_nif:info() of
+        #{silent_failures := Count} -> Count;
+        {error, closed} -> 0
     end.
 
 %% @private Made by the session, and as old as it; the numbers of scopes go on, so that none is used twice: whoever has

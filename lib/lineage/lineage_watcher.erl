@@ -118,7 +118,8 @@ look(#st{due = Due, options = Options} = St) ->
             Leaks = try lineage_leaks:leaks(maps:with([min_age_ms, ignore], Options))
                     catch error:{lineage, _} -> #{orphans => [], growing => [], scopes => []}
                     end,
-            St1 = lists:foldl(fun tell/2, forget(St), each(Leaks)),
+            Each = each(Leaks),
+            St1 = lists:foldl(fun tell/2, forget([Key || {{scope, _} = Key, _, _} <- Each], St), Each),
             End = now_ms(),
             St1#st{due = End + 100 * (End - Start)}
     end.
@@ -132,8 +133,11 @@ each(#{orphans := Orphans, growing := Growing, scopes := Scopes}) ->
              O#{leak => orphan, indirect => length([1 || #{root := Pid1, direct := false} <- Orphans, Pid1 =:= Pid])}}
             || #{pid := Pid, generation := Generation, direct := true} = O <- Orphans].
 
-forget(#st{told = Told} = St) ->
-    St#st{told = maps:filter(fun(_Key, Pid) -> Pid =:= none orelse is_process_alive(Pid) end, Told)}.
+%% The number of a scope that is listed no more never comes again.
+forget(Scopes, #st{told = Told} = St) ->
+    St#st{told = maps:filter(fun({scope, _} = Key, none) -> lists:member(Key, Scopes);
+                                (_Key, Pid) -> Pid =:= none orelse is_process_alive(Pid)
+                             end, Told)}.
 
 tell({Key, _Pid, _Leak}, #st{told = Told} = St) when is_map_key(Key, Told) ->
     St;
