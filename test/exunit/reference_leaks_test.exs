@@ -30,7 +30,7 @@ defmodule Lineage.ReferenceLeaksTest do
       [_, number] =
         "lib/mabeam" |> line("lib/mabeam/legacy/coordination.ex", pattern) |> String.split(":")
 
-      assert output =~ ~r/_(process|protocol)\/2 .*ination\.ex:#{number} /
+      assert output =~ ~r/_(process|protocol)\/2 .*ion\.ex:#{number} /
     end
 
     assert output =~ "the tests have left 6 processes behind that nobody would stop"

@@ -108,11 +108,15 @@ defmodule UserLeaks.SpawnsTest do
     assert gone(pid)
   end
 
-  @tag leak: :silent_task
-  test "a task's failure that nobody hears of" do
-    # leak(silent_task)
-    {:ok, pid} = Task.start(fn -> raise "unheard" end)
-    assert gone(pid)
+  # On 1.20 a task that crashes here has had a link for a moment, as it tells of its crash: what never had one is known
+  # to be silent, and no more.
+  if Version.match?(System.version(), "< 1.20.0") do
+    @tag leak: :silent_task
+    test "a task's failure that nobody hears of" do
+      # leak(silent_task)
+      {:ok, pid} = Task.start(fn -> exit(:unheard) end)
+      assert gone(pid)
+    end
   end
 
   # Without a monitor, which would hear it: the name is free when it has died.
