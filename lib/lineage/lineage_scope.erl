@@ -22,11 +22,11 @@
 
 -record(scope, {id :: scope() | '_' | '$1',
                 parent = '_' :: non_neg_integer() | '_',      % the scope that its owner was in
-                owner = '_' :: pid() | '_',
+                owner = '_' :: pid() | '_' | '$2',
                 name = '_' :: binary() | '_',
                 nested = '_' :: boolean() | '_',              % whether others were opened within it
                 state = '_' :: open | ended | '_',
-                at = '_' :: integer() | '_',                  % monotonic ms: opened, then ended or checked until
+                at = '_' :: integer() | '_' | '$3',                  % monotonic ms: opened, then ended or checked until
                 blind = '_' :: non_neg_integer() | '_',       % ms of the session's blind time so far
                 silent = '_' :: non_neg_integer() | '_',      % silent failures of the node so far
                 report = '_' :: lineage_leak:report() | undefined | '_'}).
