@@ -87,6 +87,8 @@ defmodule MABEAM.Coordination.SessionTest do
       {:ok, 1} = result(id)
       {:ok, sessions} = Coordination.list_active_sessions()
       refute Enum.any?(sessions, &(&1.id == id))
+      send(worker, {:return, :late})
+      assert_down(worker)
     end
 
     test "whose protocol returns neither, fails", %{protocol: protocol} do
@@ -199,6 +201,18 @@ defmodule MABEAM.Coordination.SessionTest do
       assert result(id) == {:error, :timeout}
       Enum.each([worker | tasks], &assert_down/1)
       send(asked, :go)
+    end
+
+    test "is the same when the worker, which found no majority, tells it first", context do
+      Probe.listen!(context.protocol)
+      {id, worker} = begin(context.protocol)
+      :ok = GenServer.call(Coordination, {:ended, id, worker, {:error, :no_quorum}, false})
+
+      assert_receive {:event, :exception, _measurements, %{reason: :no_quorum, retry: false}},
+                     5_000
+
+      assert {:ok, sessions} = Coordination.list_active_sessions()
+      refute Enum.any?(sessions, &(&1.id == id))
     end
   end
 

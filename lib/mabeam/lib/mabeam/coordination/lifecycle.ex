@@ -144,6 +144,12 @@ defmodule MABEAM.Coordination.Lifecycle do
 
   @doc "The worker of an active session has handed in its result."
   @spec answered(t, Session.t(), MABEAM.Coordination.result(), settled? :: boolean) :: t
+  # Its time was over a moment before the session's: the same end, whoever tells it first.
+  def answered(state, session, {:error, :no_quorum} = result, false) do
+    Metrics.failed(session, :no_quorum, false)
+    state |> finish(session, result, false, :timed_out) |> Ledgers.take_later()
+  end
+
   def answered(state, session, result, settled?) do
     status = if match?({:ok, _value}, result), do: :completed, else: :failed
     Metrics.stopped(session, status)
