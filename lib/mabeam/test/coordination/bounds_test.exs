@@ -6,6 +6,7 @@ defmodule MABEAM.Coordination.BoundsTest do
   alias MABEAM.Test.{Probe, Puppet}
 
   setup do
+    Puppet.none_active!()
     {:ok, protocol: Puppet.registered!()}
   end
 

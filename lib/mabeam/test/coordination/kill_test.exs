@@ -10,6 +10,7 @@ defmodule MABEAM.Coordination.KillTest do
   setup do
     start_supervised!({Task.Supervisor, name: __MODULE__.Tasks})
     whole!()
+    Puppet.none_active!()
     on_exit(&whole!/0)
     {:ok, protocol: Puppet.registered!(), retried: Puppet.registered!(Puppet.Retried)}
   end

@@ -12,6 +12,7 @@ defmodule MABEAM.Coordination.LegacyTest do
   setup do
     start_supervised!({Task.Supervisor, name: __MODULE__.Tasks})
     protocol = Puppet.registered!(Puppet.Retried)
+    Puppet.none_active!()
     :ok = Supervision.switch(:phase_1, false)
     on_exit(fn -> Supervision.switch(:phase_1, true) end)
     {:ok, protocol: protocol}

@@ -49,4 +49,15 @@ defmodule MABEAM.Test.Puppet do
     true = answer in [:ok, {:error, :already_registered}]
     name
   end
+
+  @doc """
+  Ends the sessions that other tests have left to their deadlines: for a test that counts them.
+
+  They go on when who has begun them dies.
+  """
+  @spec none_active!() :: :ok
+  def none_active! do
+    {:ok, sessions} = Coordination.list_active_sessions()
+    Enum.each(sessions, &Coordination.cancel_session(&1.id))
+  end
 end
