@@ -202,18 +202,6 @@ defmodule MABEAM.Coordination.SessionTest do
       Enum.each([worker | tasks], &assert_down/1)
       send(asked, :go)
     end
-
-    test "is the same when the worker, which found no majority, tells it first", context do
-      Probe.listen!(context.protocol)
-      {id, worker} = begin(context.protocol)
-      :ok = GenServer.call(Coordination, {:ended, id, worker, {:error, :no_quorum}, false})
-
-      assert_receive {:event, :exception, _measurements, %{reason: :no_quorum, retry: false}},
-                     5_000
-
-      assert {:ok, sessions} = Coordination.list_active_sessions()
-      refute Enum.any?(sessions, &(&1.id == id))
-    end
   end
 
   describe "cancelling" do
