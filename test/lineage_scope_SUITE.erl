@@ -39,7 +39,7 @@ init(server) ->
     {ok, none}.
 
 start_child(wait) -> {ok, proc_lib:spawn_link(?MODULE, wait, [])};
-start_child({busy, Ms}) -> timer:sleep(Ms), ignore;
+start_child({busy, Pid}) -> Pid ! {busy, self()}, receive go -> ignore end;
 start_child(fail) -> {error, on_purpose};
 start_child(crash) -> error(on_purpose);
 %% A request to another supervisor, from within this one.
@@ -414,16 +414,16 @@ numbers_go_on(_) ->
     Old = lineage_scope:open("before"),
     Session = whereis(lineage_session),
     stop(Session),
-    attach_again(100),
+    attach_again(),
     New = elsewhere(fun() -> lineage_scope:open("after") end),
     ?assert(New > Old),
     ?assertError({lineage, unknown_scope}, lineage_leak:check(Old, #{within => 0})),
     ?assertEqual(<<"after">>, lineage_scope:name(New)).
 
-attach_again(N) ->
+attach_again() ->
     case lineage:attach(#{exits => all, sites => exact, monitors => exact}) of
         {ok, _} -> ok;
-        {error, _} when N > 0 -> timer:sleep(10), attach_again(N - 1)
+        {error, _} -> erlang:yield(), attach_again()
     end.
 
 %% Nobody closes their scopes; what is left of them is told.
@@ -439,10 +439,9 @@ of_the_killed(_) ->
     exit(Owner, kill),
     receive {'DOWN', Monitor, process, Owner, killed} -> ok end,
     ok = lineage_scope:reap(0),
-    timer:sleep(5100),
-    [#{name := <<"killed">>, leaks := [#{pid := Left}]}] = lineage_scope:ended(),
+    [#{name := <<"killed">>, leaks := [#{pid := Left}]}] = lineage_scope:ended(0),
     stop(Left),
-    ?assertEqual([], lineage_scope:ended()).
+    ?assertEqual([], lineage_scope:ended(0)).
 
 %% Whatever ends without a check is forgotten some day.
 long_suites(_) ->
@@ -452,8 +451,7 @@ long_suites(_) ->
 
 ended_at_once(_) ->
     [?assertError(on_purpose, lineage:scope(N, fun() -> error(on_purpose) end)) || N <- lists:seq(1, 300)],
-    timer:sleep(5100),
-    Askers = [spawn_monitor(fun() -> exit({ended, lineage_scope:ended()}) end) || _ <- lists:seq(1, 4)],
+    Askers = [spawn_monitor(fun() -> exit({ended, lineage_scope:ended(0)}) end) || _ <- lists:seq(1, 4)],
     [receive {'DOWN', Monitor, process, _, Reason} -> ?assertEqual({ended, []}, Reason) end || {_, Monitor} <- Askers].
 
 %% What a block raised is what its user sees, also when Lineage has stopped meanwhile.
@@ -469,8 +467,8 @@ own_error_first(_) ->
 detached_meanwhile(_) ->
     {Checker, Monitor} = spawn_monitor(fun() ->
                                                Scope = lineage_scope:open("detached"),
-                                               spawn(?MODULE, wait, []),
-                                               spawn(fun() -> timer:sleep(50), lineage:detach() end),
+                                               Left = spawn(?MODULE, wait, []),
+                                               spawn_link(fun() -> await_monitor(Left), lineage:detach() end),
                                                exit(try lineage_leak:check(Scope, #{within => 1000})
                                                     catch error:{lineage, Tag} -> {caught, Tag}
                                                     end)
@@ -492,24 +490,34 @@ links_are_read_once(_) ->
 %% Killed while the supervisor has others to serve first: the child is started all the same, and nobody else's.
 asker_dies(_) ->
     Sup = supervisor(),
-    spawn(fun() -> supervisor:start_child(Sup, [{busy, 300}]) end),
-    timer:sleep(50),
+    Self = self(),
+    spawn(fun() -> supervisor:start_child(Sup, [{busy, Self}]) end),
+    receive {busy, Sup} -> ok end,
     Scope = lineage_scope:open("asker dies"),
     Asker = spawn(fun() -> {ok, _} = supervisor:start_child(Sup, [wait]), ok end),
-    timer:sleep(50),
+    await_message(Sup),
     stop(Asker),
+    Sup ! go,
     ok = lineage_scope:close(Scope),
     [{_, Child, _, _}] = supervisor:which_children(Sup),
     ?assertEqual([Child], pids(lineage_leak:check(Scope, #{within => 0}))),
     unlink(Sup),
     stop(Sup).
 
+await_message(Pid) ->
+    case process_info(Pid, message_queue_len) of
+        {message_queue_len, 0} -> erlang:yield(), await_message(Pid);
+        {message_queue_len, _} -> ok
+    end.
+
 %% However long a request waits, it is known which line made it.
 asks_a_busy_one(_) ->
     {ok, Sup} = supervisor:start_link(?MODULE, static),
-    Busy = #{id => busy, start => {?MODULE, start_child, [{busy, 400}]}},
+    Busy = #{id => busy, start => {?MODULE, start_child, [{busy, self()}]}},
     spawn(fun() -> supervisor:start_child(Sup, Busy) end),
-    timer:sleep(50),
+    receive {busy, Sup} -> ok end,
+    %% A frame that waits for a birth of its own is too old after a tenth of a second.
+    erlang:send_after(400, Sup, go),
     Child = #{id => child, start => {gen_server, start_link, [?MODULE, server, []]}},
     {Scope, {line, Line}} = elsewhere(fun() ->
                                               S = lineage_scope:open(asked),

@@ -8,7 +8,7 @@
 %% while a scope is open, and read only who asks. A request from another node is the supervisor's own.
 -module(lineage_scope).
 
--export([open/1, open/2, enter/2, close/1, checking/2, forget/1, run/2, ended/0, new_table/0, clear/0, is_open/0, reap/1, within/1,
+-export([open/1, open/2, enter/2, close/1, checking/2, forget/1, run/2, ended/0, ended/1, new_table/0, clear/0, is_open/0, reap/1, within/1,
          name/1, blind/1, silent/1, keep/2]).
 
 -export_type([scope/0]).
@@ -131,20 +131,25 @@ run(Name, Fun) ->
 %% @doc The scopes that ended with survivors which still live, oldest first: of the last 1,000.
 -spec ended() -> [lineage_leak:report()].
 ended() ->
+    ended(?IDLE_MS).
+
+%% @private Those that nobody has checked are left to those who may, for so long after their end.
+-spec ended(IdleMs :: non_neg_integer()) -> [lineage_leak:report()].
+ended(IdleMs) ->
     _ = lineage_session:lookup(options),
     trim(),
     Ended = lists:keysort(#scope.id, ets:match_object(?TABLE, #scope{state = ended, _ = '_'})),
-    [Report || Scope <- Ended, Report <- survivors(Scope)].
+    [Report || Scope <- Ended, Report <- survivors(Scope, IdleMs)].
 
-survivors(#scope{id = Id, report = #{leaks := Leaks} = Report}) ->
+survivors(#scope{id = Id, report = #{leaks := Leaks} = Report}, _IdleMs) ->
     Scopes = within(Id),
     case [Leak || #{pid := Pid} = Leak <- Leaks, is_in(Scopes, Pid)] of
         [] -> forget(Id), [];
         Left -> [Report#{leaks := Left}]
     end;
-survivors(#scope{id = Id, at = At}) ->
+survivors(#scope{id = Id, at = At}, IdleMs) ->
     %% Its block raised, or its check is under way.
-    case now_ms() - At > ?IDLE_MS of
+    case now_ms() - At >= IdleMs of
         true -> [R || #{leaks := [_ | _]} = R <- check(Id)];
         false -> []
     end.
