@@ -354,10 +354,9 @@ static uint32_t site_of(struct lin_census *census, const struct lin_birth *birth
         return 0;
     const struct lin_record *parent = local && !framed ? peek(census, birth->parent) : NULL;
     /* Where no line of a user's code spawned it, that of whoever asked a supervisor for it. */
-    if (exact && parent != NULL && (GET(parent->flags) & LIN_F_SERVING) != 0) {
-        uint32_t scope;
-        framed =
-            lin_serving_read(census->scopes, birth->parent, &scope, &frame) && frame.module != 0;
+    if (exact && parent != NULL) {
+        scope_of(census, parent, &frame);
+        framed = frame.module != 0;
     }
     if (birth->site != 0 && !framed)
         return birth->site;

@@ -248,9 +248,7 @@ is_match({registered, Name}, #{name := Known}) -> Name =:= Known;
 is_match({site, Text}, #{site := Site}) -> is_place(Text, Site);
 is_match({app, App}, #{app := Known}) -> App =:= Known;
 is_match({label, Label}, #{label := Known}) -> Label =:= Known;
-is_match({M, F, A}, #{calls := Calls}) ->
-    lists:any(fun({M1, F1, A1}) -> M1 =:= M andalso F1 =:= F andalso (A =:= '_' orelse A1 =:= A); (_) -> false end, Calls);
-is_match(Name, #{name := Known, label := Label}) -> Name =:= Known orelse Name =:= Label.
+is_match(Wanted, Facts) -> lineage_report:is_match(Wanted, Facts).
 
 is_place(Text, #{file := File, line := Line}) ->
     ends_with(File, Text) orelse ends_with(<<File/binary, $:, (integer_to_binary(Line))/binary>>, Text);

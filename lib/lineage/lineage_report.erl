@@ -6,7 +6,7 @@
 %% be read in time, or that depends on such a one, is not listed but counted as unresolved.
 -module(lineage_report).
 
--export([orphans/1, orphans_report/1, recent/1, attached/2, kind/4, lives/2, near/2]).
+-export([orphans/1, orphans_report/1, recent/1, attached/2, kind/4, lives/2, near/2, is_match/2]).
 
 -export_type([orphan/0, options/0, kind/0, basis/0]).
 
@@ -351,13 +351,14 @@ ignored(_Row, []) ->
     false;
 ignored(#{pid := Pid, initial_call := Call, spawner := Spawner, name := Name, label := Label}, Patterns) ->
     Calls = [Call, Spawner | [Born || #{initial_call := Born} <- [lineage_nif:record(Pid)]]],
-    lists:any(fun({M, F, '_'}) -> lists:any(fun(C) -> is_mf(C, M, F) end, Calls);
-                 ({_, _, _} = Wanted) -> lists:member(Wanted, Calls);
-                 (Wanted) -> Wanted =:= Name orelse Wanted =:= Label
-              end, Patterns).
+    lists:any(fun(Pattern) -> is_match(Pattern, #{calls => Calls, name => Name, label => Label}) end, Patterns).
 
-is_mf({M, F, _}, M, F) -> true;
-is_mf(_, _, _) -> false.
+%% @private Whether a pattern of `ignore' names a process: by one of these calls, or by its name or label.
+-spec is_match(pattern() | binary(), #{calls := [mfa() | undefined], name := atom(), label := atom() | binary(), _ => _}) ->
+          boolean().
+is_match({M, F, '_'}, #{calls := Calls}) -> lists:any(fun({M1, F1, _}) -> M1 =:= M andalso F1 =:= F; (_) -> false end, Calls);
+is_match({_, _, _} = Call, #{calls := Calls}) -> lists:member(Call, Calls);
+is_match(Wanted, #{name := Name, label := Label}) -> Wanted =:= Name orelse Wanted =:= Label.
 
 validate(Options) when is_map(Options) ->
     validate(maps:to_list(Options), Options);

@@ -4,6 +4,20 @@ defmodule Foundation.Test.Census do
   """
 
   @doc """
+  With FOUNDATION_SUPERVISION=off the suite tests the node as it was audited: then the tests fail that start such code, for
+  what they leave.
+  """
+  @spec as_told() :: :ok
+  def as_told do
+    if System.get_env("FOUNDATION_SUPERVISION") == "off" do
+      for phase <- [:phase_1, :phase_2, :phase_3],
+          do: Foundation.Supervision.switch(phase, false)
+    end
+
+    :ok
+  end
+
+  @doc """
   Checks each test of the suite for what it leaves behind; and as a whole, for the orphans that servers have made.
   """
   @spec watch_suite() :: :ok
