@@ -76,6 +76,7 @@ defmodule MABEAM.LoadBalancerTest do
     Signals.listen([:mabeam, :load_balancer, :tasks_lost])
     Signals.listen([:mabeam, :agent, :ready])
     {id, pid} = balanced!(capabilities: [skill], capacity: 2)
+    assert_receive {:telemetry, [_, :agent, :ready], _, %{agent: ^id}}, 5_000
     assert assign(skill) == {:ok, id}
     assert assign(skill) == {:ok, id}
     assert %{pid: ^pid} = load(id)
