@@ -46,7 +46,7 @@ int lin_census_create(const struct lin_census_options *options, struct lin_censu
     census->limit = limit;
     census->limit_log2 = log2_of(limit);
     census->max_bytes = options->max_bytes;
-    census->opened = lin_clock_now();
+    census->opened = lin_clock_sure();
     census->chunks_max = chunks_max;
     census->slack_records = SLACK_RECORDS;
     census->mfas = lin_mfas_create();
@@ -68,6 +68,13 @@ int lin_census_create(const struct lin_census_options *options, struct lin_censu
     memset((void *)census->index, 0, index_bytes);
     atomic_flag_clear(&census->pool_lock);
     lin_pool_account(census, fixed);
+    if (options->overhead != NULL) {
+        census->timings = lin_timings_create(census, options->overhead);
+        if (census->timings == NULL) {
+            lin_census_destroy(census);
+            return -ENOMEM;
+        }
+    }
     SET(census->hooked, true);
     *out = census;
     return 0;
@@ -83,6 +90,7 @@ void lin_census_destroy(struct lin_census *census) {
     lin_monitors_destroy(census->monitors);
     lin_sites_destroy(census->sites);
     lin_scopes_destroy(census->scopes);
+    lin_timings_destroy(census->timings);
     if (census->chunks != NULL)
         host->free((void *)census->chunks);
     if (census->index != NULL)
@@ -717,5 +725,5 @@ uint64_t lin_census_sweep(struct lin_census *census, struct lin_thread *self, vo
 
 void lin_census_note_scratch(struct lin_census *census, uint64_t bytes) {
     lin_pool_account(census, bytes);
-    atomic_fetch_sub_explicit(&census->bytes, bytes, memory_order_relaxed);
+    lin_pool_release(census, bytes);
 }

@@ -34,6 +34,7 @@
 #include "recent.h"
 #include "scopes.h"
 #include "sites.h"
+#include "timings.h"
 
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -48,6 +49,7 @@
 #define LIN_F_REMOTE_LINK 0x20u /* had a link to another node */
 #define LIN_F_WATCHED 0x40u     /* under exact monitors: the table had, or has, one on it */
 #define LIN_F_SERVING 0x100u    /* a supervisor that spawns for another: see scopes.h */
+#define LIN_F_TOLD 0x200u       /* a supervisor whose services trace points tell: see timings.h */
 #define LIN_CLASS_ROOT (1u << 16)
 #define LIN_CLASS_RUNTIME (1u << 17)
 #define LIN_CLASS_HOST (1u << 18)
@@ -107,6 +109,7 @@ struct lin_census {
     struct lin_monitors *monitors; /* NULL unless exact */
     struct lin_sites *sites;       /* NULL when off */
     struct lin_scopes *scopes;
+    struct lin_timings *timings; /* NULL unless overhead is measured */
     /* The table of monitors was full once: nobody is known to be unwatched from then on. */
     _Atomic bool monitors_full;
     uint32_t chunks_max;
@@ -134,6 +137,7 @@ struct lin_census_options {
     enum { LIN_SITES_OFF, LIN_SITES_CLOSURE, LIN_SITES_EXACT } sites;
     uint32_t process_limit; /* a power of two, at least 1,024 */
     uint64_t max_bytes;
+    const struct lin_timings_options *overhead; /* NULL: not measured */
 };
 
 /* 0; -ENOMEM also when the index alone would pass max_bytes; -EINVAL for a limit that is none. */

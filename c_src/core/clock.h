@@ -41,6 +41,22 @@ static inline struct lin_clock_point lin_clock_now(void) {
     return (struct lin_clock_point){.ticks = lin_clock_ticks(), .ns = lin_clock_ns()};
 }
 
+/* Of some tries the point whose two readings lie closest together: the thread may be preempted in
+ * between. */
+static inline struct lin_clock_point lin_clock_sure(void) {
+    struct lin_clock_point best = {0, 0};
+    uint64_t apart = UINT64_MAX;
+    for (int i = 0; i < 5; i++) {
+        struct lin_clock_point point = lin_clock_now();
+        uint64_t width = lin_clock_ticks() - point.ticks;
+        if (width < apart) {
+            apart = width;
+            best = point;
+        }
+    }
+    return best;
+}
+
 /* Nanoseconds from `from.ticks` to `ticks`, by the rate between the two points; 0 for earlier ones.
  */
 static inline uint64_t lin_clock_since_ns(struct lin_clock_point from, struct lin_clock_point now,

@@ -29,6 +29,19 @@ void lin_pool_account(struct lin_census *census, uint64_t bytes) {
         ;
 }
 
+bool lin_pool_reserve(struct lin_census *census, uint64_t bytes) {
+    uint64_t held = atomic_load_explicit(&census->bytes, memory_order_relaxed) +
+                    atomic_load_explicit(&lin_gate.thread_bytes, memory_order_relaxed);
+    if (held + bytes > census->max_bytes)
+        return false;
+    lin_pool_account(census, bytes);
+    return true;
+}
+
+void lin_pool_release(struct lin_census *census, uint64_t bytes) {
+    atomic_fetch_sub_explicit(&census->bytes, bytes, memory_order_relaxed);
+}
+
 static void list_locked(struct lin_census *census, struct lin_chunk *chunk) {
     if (chunk->listed)
         return;
@@ -75,16 +88,14 @@ static uint32_t vacant_number_locked(const struct lin_census *census) {
 
 static struct lin_chunk *chunk_make_locked(struct lin_census *census) {
     size_t bytes = sizeof(struct lin_chunk) + 64;
-    uint64_t held = atomic_load_explicit(&census->bytes, memory_order_relaxed) +
-                    atomic_load_explicit(&lin_gate.thread_bytes, memory_order_relaxed);
-    if (held + bytes > census->max_bytes)
-        return NULL;
     uint32_t number = vacant_number_locked(census);
-    if (number == LIN_NO_RECORD)
+    if (number == LIN_NO_RECORD || !lin_pool_reserve(census, bytes))
         return NULL;
     void *memory = lin_gate.host->alloc(bytes);
-    if (memory == NULL)
+    if (memory == NULL) {
+        lin_pool_release(census, bytes);
         return NULL;
+    }
     struct lin_chunk *chunk = (struct lin_chunk *)(((uintptr_t)memory + 63) & ~(uintptr_t)63);
     memset(chunk, 0, sizeof *chunk);
     chunk->memory = memory;
@@ -95,12 +106,11 @@ static struct lin_chunk *chunk_make_locked(struct lin_census *census) {
     atomic_fetch_add_explicit(&census->chunks_used, 1, memory_order_relaxed);
     list_locked(census, chunk);
     atomic_store_explicit(&census->chunks[number], chunk, memory_order_release);
-    lin_pool_account(census, bytes);
     return chunk;
 }
 
 static void chunk_free(struct lin_census *census, struct lin_chunk *chunk) {
-    atomic_fetch_sub_explicit(&census->bytes, sizeof *chunk + 64, memory_order_relaxed);
+    lin_pool_release(census, sizeof *chunk + 64);
     lin_gate.host->free(chunk->memory);
 }
 

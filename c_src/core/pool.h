@@ -22,6 +22,10 @@ void lin_pool_give(struct lin_census *census, struct lin_thread *self, uint32_t 
 void lin_pool_destroy(struct lin_census *census);
 /* Adds to bytes and peak_bytes. */
 void lin_pool_account(struct lin_census *census, uint64_t bytes);
+/* The same for memory that is about to be taken; false when that would pass max_bytes. */
+bool lin_pool_reserve(struct lin_census *census, uint64_t bytes);
+/* Of memory that was given back. */
+void lin_pool_release(struct lin_census *census, uint64_t bytes);
 
 /* Locks an index entry and returns its value: 0, or a record's number + 1. */
 uint32_t lin_index_lock(_Atomic uint32_t *entry);
