@@ -20,7 +20,7 @@ struct lin_nif lin_nif;
 #define LIN_ATOM_DEFINE(name) ERL_NIF_TERM am_##name;
 LIN_ATOMS(LIN_ATOM_DEFINE)
 ERL_NIF_TERM am_any, am_error, am_true, am_false, am_task, am_agent, am_exit_signal;
-ERL_NIF_TERM am_task_supervisor;
+ERL_NIF_TERM am_task_supervisor, am_elixir_supervisor, am_dynamic_supervisor;
 
 /* What lives in priv_data: another instance of the library reads it at upgrade. */
 struct instance {
@@ -73,6 +73,8 @@ static void make_atoms(ErlNifEnv *env) {
     am_any = enif_make_atom(env, "_");
     am_task = enif_make_atom(env, "Elixir.Task.Supervised");
     am_task_supervisor = enif_make_atom(env, "Elixir.Task.Supervisor");
+    am_elixir_supervisor = enif_make_atom(env, "Elixir.Supervisor");
+    am_dynamic_supervisor = enif_make_atom(env, "Elixir.DynamicSupervisor");
     am_agent = enif_make_atom(env, "Elixir.Agent.Server");
     am_exit_signal = enif_make_atom(env, "EXIT");
     am_error = enif_make_atom(env, "error");
@@ -196,12 +198,47 @@ static ERL_NIF_TERM open_locked(ErlNifEnv *env, struct lin_census_options *optio
     return enif_make_tuple2(env, am_ok, enif_make_uint(env, options->session));
 }
 
-/* open(#{exits, max_bytes, process_limit [, monitors] [, sites]}) */
+static bool get_critical(ErlNifEnv *env, ERL_NIF_TERM list, struct lin_timings_options *overhead) {
+    const ERL_NIF_TERM *mfa;
+    ERL_NIF_TERM head;
+    unsigned arity;
+    int size;
+    while (enif_get_list_cell(env, list, &head, &list)) {
+        if (overhead->criticals == LIN_CRITICAL || !enif_get_tuple(env, head, &size, &mfa) ||
+            size != 3 || !enif_is_atom(env, mfa[0]) || !enif_is_atom(env, mfa[1]) ||
+            !enif_get_uint(env, mfa[2], &arity) || arity > 255)
+            return false;
+        overhead->critical[overhead->criticals++] = (struct lin_function){mfa[0], mfa[1], arity};
+    }
+    return enif_is_empty_list(env, list);
+}
+
+/* What overhead is to be measured of, if any. */
+static bool get_overhead(ErlNifEnv *env, ERL_NIF_TERM map, struct lin_census_options *options,
+                         struct lin_timings_options *overhead) {
+    ERL_NIF_TERM value;
+    ErlNifUInt64 target;
+    if (!enif_get_map_value(env, map, am_overhead, &value) || value == am_false)
+        return true;
+    if (value != am_true || !enif_get_map_value(env, map, am_target_ns, &value) ||
+        !enif_get_uint64(env, value, &target) ||
+        (enif_get_map_value(env, map, am_critical, &value) && !get_critical(env, value, overhead)))
+        return false;
+    overhead->target_ns = target;
+    options->overhead = overhead;
+    return true;
+}
+
+/* open(#{exits, max_bytes, process_limit [, monitors] [, sites] [, overhead, target_ns [,
+ * critical]]})
+ */
 static ERL_NIF_TERM open_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     (void)argc;
     struct lin_census_options options = {.session = 0};
+    struct lin_timings_options overhead = {.criticals = 0};
     ErlNifPid self;
-    if (!get_options(env, argv[0], &options) || enif_self(env, &self) == NULL)
+    if (!get_options(env, argv[0], &options) || !get_overhead(env, argv[0], &options, &overhead) ||
+        enif_self(env, &self) == NULL)
         return enif_make_badarg(env);
     enif_mutex_lock(lin_nif.maintenance);
     ERL_NIF_TERM answer = open_locked(env, &options, &self);
@@ -253,6 +290,9 @@ static ErlNifFunc functions[] = {
     {"scope", 2, scope_nif, 0},
     {"scoped", 1, scoped_nif, DIRTY},
     {"population", 3, population_nif, DIRTY},
+    {"timing", 1, timing_nif, DIRTY},
+    {"timings", 0, timings_nif, DIRTY},
+    {"outliers", 0, outliers_nif, 0},
 };
 
 __attribute__((visibility("default")))

@@ -21,15 +21,24 @@
     X(ago_ms)                                                                                      \
     X(all)                                                                                         \
     X(apply)                                                                                       \
+    X(async)                                                                                       \
+    X(async_nolink)                                                                                \
+    X(back)                                                                                        \
     X(births)                                                                                      \
+    X(busy)                                                                                        \
     X(bytes)                                                                                       \
     X(call)                                                                                        \
+    X(caller)                                                                                      \
+    X(child)                                                                                       \
     X(closed)                                                                                      \
     X(closure)                                                                                     \
+    X(critical)                                                                                    \
     X(dead)                                                                                        \
     X(demonitor)                                                                                   \
     X(discard)                                                                                     \
     X(dist_spawn_init)                                                                             \
+    X(drain)                                                                                       \
+    X(elsewhere)                                                                                   \
     X(enomem)                                                                                      \
     X(erlang)                                                                                      \
     X(erts_internal)                                                                               \
@@ -39,6 +48,7 @@
     X(exit)                                                                                        \
     X(exits)                                                                                       \
     X(extra)                                                                                       \
+    X(failed)                                                                                      \
     X(file)                                                                                        \
     X(flags)                                                                                       \
     X(foreign)                                                                                     \
@@ -47,20 +57,25 @@
     X(generation)                                                                                  \
     X(getting_linked)                                                                              \
     X(getting_unlinked)                                                                            \
+    X(gone)                                                                                        \
     X(guardian)                                                                                    \
     X(handle_call)                                                                                 \
     X(handle_info)                                                                                 \
     X(hooked)                                                                                      \
     X(host)                                                                                        \
     X(hosts)                                                                                       \
+    X(ignore)                                                                                      \
     X(init)                                                                                        \
+    X(init_ack)                                                                                    \
+    X(init_fail)                                                                                   \
     X(init_it)                                                                                     \
     X(init_p)                                                                                      \
     X(initial_call)                                                                                \
     X(known)                                                                                       \
+    X(latency)                                                                                     \
     X(lifetime_us)                                                                                 \
-    X(link)                                                                                        \
     X(line)                                                                                        \
+    X(link)                                                                                        \
     X(linked)                                                                                      \
     X(live)                                                                                        \
     X(lost)                                                                                        \
@@ -71,11 +86,15 @@
     X(monitored)                                                                                   \
     X(monitors)                                                                                    \
     X(no)                                                                                          \
-    X(off)                                                                                         \
     X(normal)                                                                                      \
+    X(off)                                                                                         \
     X(ok)                                                                                          \
+    X(on)                                                                                          \
     X(open)                                                                                        \
     X(orphans)                                                                                     \
+    X(others)                                                                                      \
+    X(outliers_lost)                                                                               \
+    X(overhead)                                                                                    \
     X(own)                                                                                         \
     X(parent)                                                                                      \
     X(peak_bytes)                                                                                  \
@@ -84,10 +103,13 @@
     X(proc_lib)                                                                                    \
     X(process)                                                                                     \
     X(process_limit)                                                                               \
+    X(queue)                                                                                       \
     X(reason)                                                                                      \
     X(register)                                                                                    \
     X(remote_link)                                                                                 \
     X(remove)                                                                                      \
+    X(restart_ack)                                                                                 \
+    X(restart_birth)                                                                               \
     X(restart_child)                                                                               \
     X(return_from)                                                                                 \
     X(root)                                                                                        \
@@ -98,6 +120,7 @@
     X(scope_overflows)                                                                             \
     X(seeded)                                                                                      \
     X(seen)                                                                                        \
+    X(series)                                                                                      \
     X(service)                                                                                     \
     X(services)                                                                                    \
     X(session)                                                                                     \
@@ -113,25 +136,34 @@
     X(spawner)                                                                                     \
     X(start_child)                                                                                 \
     X(start_link)                                                                                  \
+    X(start_task)                                                                                  \
+    X(starts)                                                                                      \
+    X(stop_latency)                                                                                \
+    X(stop_overhead)                                                                               \
     X(supervisor)                                                                                  \
     X(supervisors)                                                                                 \
     X(suspect)                                                                                     \
     X(suspects)                                                                                    \
     X(swept)                                                                                       \
+    X(target_ns)                                                                                   \
+    X(terminate_child)                                                                             \
+    X(times)                                                                                       \
     X(trace)                                                                                       \
     X(trace_status)                                                                                \
     X(undefined)                                                                                   \
+    X(unfinished)                                                                                  \
     X(unheard_unknown)                                                                             \
     X(unknown)                                                                                     \
     X(unlink)                                                                                      \
     X(unregister)                                                                                  \
+    X(work)                                                                                        \
     X(yes)
 
 #define LIN_ATOM_EXTERN(name) extern ERL_NIF_TERM am_##name;
 LIN_ATOMS(LIN_ATOM_EXTERN)
 /* Names that C, or a macro, keeps for itself. */
 extern ERL_NIF_TERM am_any, am_error, am_true, am_false, am_task, am_agent, am_exit_signal;
-extern ERL_NIF_TERM am_task_supervisor;
+extern ERL_NIF_TERM am_task_supervisor, am_elixir_supervisor, am_dynamic_supervisor;
 
 struct lin_nif {
     ErlNifMutex *maintenance; /* serialises open, close and all maintenance of the census */
@@ -181,6 +213,11 @@ LIN_ENTRY(scoped_nif)
 /* population.c */
 LIN_ENTRY(population_nif)
 
+/* timing.c */
+LIN_ENTRY(timing_nif)
+LIN_ENTRY(timings_nif)
+LIN_ENTRY(outliers_nif)
+
 /* tracer.c */
 LIN_ENTRY(enabled_nif)
 LIN_ENTRY(trace_nif)
@@ -209,6 +246,15 @@ void lin_site_call(ErlNifEnv *env, struct lin_census *census, uint64_t caller, E
                    ERL_NIF_TERM result);
 /* {Id, What, Frame}, or `undefined`: see lineage_nif:site(). */
 ERL_NIF_TERM lin_site_term(ErlNifEnv *env, const struct lin_census *census, uint32_t id);
+
+/* timing.c: what the hook and the trace points have told, where overhead is measured. Call birth
+ * before the census knows the child, and death while it does. */
+void lin_timing_call(ErlNifEnv *env, struct lin_census *census, uint64_t pid,
+                     const struct lin_call *mfa, ERL_NIF_TERM args);
+void lin_timing_return(ErlNifEnv *env, struct lin_census *census, uint64_t pid,
+                       const struct lin_call *mfa, bool raised, ERL_NIF_TERM opts);
+void lin_timing_birth(struct lin_census *census, const struct lin_birth *birth);
+void lin_timing_death(ErlNifEnv *env, struct lin_census *census, uint64_t pid, ERL_NIF_TERM reason);
 
 /* node.c: parents on other nodes, packed; see census.h. 0 when the term is no such pid. */
 uint64_t lin_foreign_pack(ErlNifEnv *env, ERL_NIF_TERM pid);

@@ -76,6 +76,8 @@ static void on_spawned(ErlNifEnv *env, struct lin_census *census, struct lin_thr
         birth.parent = lin_foreign_pack(env, parent);
         birth.flags = LIN_F_FOREIGN;
     }
+    if (__builtin_expect(census->timings != NULL, 0))
+        lin_timing_birth(census, &birth);
     lin_census_birth(census, self, env, &birth);
 }
 
@@ -140,22 +142,23 @@ static bool is_restart(ErlNifEnv *env, ERL_NIF_TERM request) {
 
 /*
  * handle_call(Request, {Caller, Tag}, State) or handle_info({'EXIT', Child, Reason}, State) of a
- * supervisor. Of a caller on another node nothing is known. The state is left alone.
+ * supervisor. Of a caller on another node nothing is known. The module `supervisor` may start
+ * others beside the dead one: no one's heirs. The state is left alone.
  */
 static void on_supervisor(ErlNifEnv *env, struct lin_census *census, uint64_t supervisor,
-                          ERL_NIF_TERM function, ERL_NIF_TERM args) {
+                          const struct lin_call *mfa, ERL_NIF_TERM args) {
     const ERL_NIF_TERM *tuple;
     ERL_NIF_TERM first, from;
     int size;
     uint64_t pid;
     if (!lin_nth(env, args, 0, &first))
         return;
-    if (function == am_handle_call) {
+    if (mfa->function == am_handle_call) {
         if (lin_nth(env, args, 1, &from) && enif_get_tuple(env, from, &size, &tuple) && size == 2 &&
             pid_of(env, tuple[0], &pid) && !is_restart(env, first))
             lin_census_serve(census, env, supervisor, pid);
-    } else if (enif_get_tuple(env, first, &size, &tuple) && size == 3 &&
-               tuple[0] == am_exit_signal && pid_of(env, tuple[1], &pid)) {
+    } else if (mfa->module != am_supervisor && enif_get_tuple(env, first, &size, &tuple) &&
+               size == 3 && tuple[0] == am_exit_signal && pid_of(env, tuple[1], &pid)) {
         lin_census_replace(census, env, supervisor, pid);
     }
 }
@@ -177,8 +180,10 @@ static void on_call(ErlNifEnv *env, struct lin_census *census, uint64_t caller, 
     ERL_NIF_TERM args, arg, result;
     if (!lin_mfa_read(env, call, &mfa, &args))
         return;
+    if (census->timings != NULL)
+        lin_timing_call(env, census, caller, &mfa, args);
     if (is_supervisors(&mfa)) {
-        on_supervisor(env, census, caller, mfa.function, args);
+        on_supervisor(env, census, caller, &mfa, args);
         return;
     }
     if (census->sites != NULL && lin_sites_exact(census->sites) &&
@@ -198,18 +203,22 @@ static void on_call(ErlNifEnv *env, struct lin_census *census, uint64_t caller, 
         lin_census_monitor(census, caller, 0);
 }
 
-/* What such a call returned: a reference, or {Pid, Reference}. Raised: neither. */
+/* What such a call returned: of one that monitors a reference, or {Pid, Reference}; raised:
+ * neither.
+ */
 static void on_return(ErlNifEnv *env, struct lin_census *census, uint64_t caller, ERL_NIF_TERM tag,
                       ERL_NIF_TERM call, ERL_NIF_TERM opts) {
     const ERL_NIF_TERM *tuple;
     ERL_NIF_TERM value;
     struct lin_call mfa;
     int size;
-    if (lin_mfa_read(env, call, &mfa, &value) && is_supervisors(&mfa)) {
-        lin_census_served(census, caller);
+    if (!lin_mfa_read(env, call, &mfa, &value))
         return;
-    }
-    if (census->monitors == NULL)
+    if (census->timings != NULL)
+        lin_timing_return(env, census, caller, &mfa, tag != am_return_from, opts);
+    if (is_supervisors(&mfa))
+        lin_census_served(census, caller);
+    if (census->monitors == NULL || (mfa.module != am_erlang && mfa.module != am_erts_internal))
         return;
     if (tag != am_return_from || !enif_get_map_value(env, opts, am_extra, &value))
         value = am_undefined;
@@ -224,6 +233,8 @@ static void on_event(ErlNifEnv *env, struct lin_census *census, struct lin_threa
     if (tag == am_spawned) {
         on_spawned(env, census, self, pid, term, opts);
     } else if (tag == am_exit) {
+        if (__builtin_expect(census->timings != NULL, 0))
+            lin_timing_death(env, census, pid, term);
         lin_census_exit(census, self, env, pid, reason_atom(env, term), is_abnormal(env, term));
     } else if (tag == am_link || tag == am_getting_linked) {
         /* A port is no one that would stop or notice it. */

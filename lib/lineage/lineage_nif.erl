@@ -11,6 +11,7 @@
 -export([pids/0, record/1, records/0, guardians/0, confirm/2, verdict/1, recent/1]).
 -export([wrapper/2, sites/0, population/3]).
 -export([scope/2, scoped/1]).
+-export([timing/1, timings/0, outliers/0]).
 -on_load(init/0).
 
 -type class() :: root | runtime | host | service | supervisor | own.
@@ -53,6 +54,34 @@
     monitored := no | yes | unknown,
     scope := non_neg_integer()
 }.
+%% Of a start `latency', from call to return, is the sum of `queue' (until the supervisor turns to it), `work' (until the
+%% birth), `init' (until the child acknowledges) and `back'; `overhead' is all but `init'. A restart is from the child's
+%% exit to its successor's birth, and to its acknowledgement; a stop's overhead is its latency less the child's own. Of a
+%% critical path: `latency' of its calls, and how much of each its process spent in `starts'.
+-type part() ::
+    latency | overhead | queue | work | init | back | restart_birth | restart_ack | stop_latency | stop_overhead | starts.
+%% In ns: the sum of all values, and how many were at or above `Low' and below `High', ascending, where any were. A bucket
+%% is at most 1/128 of `Low' wide from 512 ns to 73 minutes; below it is 4 ns wide, above there is one, up to 2^64 - 1.
+-type distribution() ::
+    {Sum :: non_neg_integer(), [{Low :: non_neg_integer(), High :: pos_integer(), Count :: pos_integer()}]}.
+-type timings() :: #{
+    series := [{{supervisor, pid()} | gone | others | {critical, mfa()}, #{part() => distribution()}}],
+    failed := non_neg_integer(),
+    elsewhere := non_neg_integer(),
+    unfinished := non_neg_integer(),
+    lost := non_neg_integer(),
+    outliers_lost := non_neg_integer()
+}.
+%% `times': call, the supervisor turns to it, birth, acknowledgement, return, in ns of the VM's monotonic time. `busy': for
+%% how long of the first stretch the supervisor had been at work for others without a pause.
+-type outlier() :: #{
+    caller := pid(),
+    supervisor := pid(),
+    child := pid() | undefined,
+    times := [integer(), ...],
+    busy := non_neg_integer()
+}.
+-export_type([part/0, distribution/0, timings/0, outlier/0]).
 -export_type([class/0, flag/0, parent/0, entry/0, row/0, dead/0, site/0, what/0, frame/0]).
 
 init() ->
@@ -76,13 +105,18 @@ trace(_Tag, _Session, _Tracee, _Term, _Opts) ->
 
 %% Dirty. Opens the census; the caller owns it: when it dies the hook answers `remove' and melts
 %% away. `Session' is the tracer's state. `enomem' also where `max_bytes' does not hold the index of
-%% 4 bytes for each process of `process_limit'.
+%% 4 bytes for each process of `process_limit'. With `overhead' the durations of starts, restarts and stops can be
+%% measured, see timing/1: then `target_ns' is needed, above which a start is an outlier; `critical' names 16 functions at
+%% most.
 -spec open(#{
     exits := suspects | all,
     max_bytes := pos_integer(),
     process_limit := pos_integer(),
     monitors => exact | unknown,
-    sites => off | closure | exact
+    sites => off | closure | exact,
+    overhead => boolean(),
+    target_ns => non_neg_integer(),
+    critical => [mfa()]
 }) -> {ok, Session :: pos_integer()} | {error, open | enomem | pid_layout}.
 open(_Options) ->
     erlang:nif_error(not_loaded).
@@ -198,4 +232,25 @@ scoped(_Scopes) ->
         AtUs :: non_neg_integer(), Others :: non_neg_integer()}
     | closed() | {error, enomem}.
 population(_AgeMs, _PreviousUs, _Max) ->
+    erlang:nif_error(not_loaded).
+
+%% Dirty. A window in which starts, restarts, stops and critical calls are timed by the trace points on them, which are to
+%% be set before `on' and until `off'. `on': what begins is taken. `drain': nothing new is, and what goes on is followed.
+%% `off': what still goes on is dropped and counted as unfinished. Returns how much is going on that began in the window;
+%% of `off', how much was dropped. Restarts and stops are timed under `exits => all' only.
+-spec timing(on | drain | off) -> Pending :: non_neg_integer() | {error, closed | off}.
+timing(_Phase) ->
+    erlang:nif_error(not_loaded).
+
+%% Dirty. All that was timed since open. `gone' are supervisors that have died, merged when many have been seen; `others'
+%% those beyond the 64 that are told apart. `failed' starts and stops were refused or raised, as critical calls may;
+%% `elsewhere' are starts by a supervisor on another node; `lost' what found no room to be followed. These, and what is
+%% unfinished, are in no distribution.
+-spec timings() -> timings() | {error, closed | off}.
+timings() ->
+    erlang:nif_error(not_loaded).
+
+%% Takes the starts above the target, the eldest first, of 256 at most: those beyond are counted in `outliers_lost'.
+-spec outliers() -> [outlier()] | {error, closed | off}.
+outliers() ->
     erlang:nif_error(not_loaded).
