@@ -1,99 +1,76 @@
-%% @private The trace points of `monitors => exact' and `sites => exact': meta tracing of the calls that set
-%% monitors, and of those that spawn; and of the requests to supervisors, while a scope is open.
+%% @private The trace points: meta tracing of calls, for what several parts of Lineage want of them.
+%%
+%% Each group of points has its own times. `base', of `monitors => exact' and `sites => exact', is armed as long as the
+%% session lives: the calls that set monitors, and those that spawn. `requests', while a scope is open: the requests to
+%% supervisors. `overhead', while its windows are open (see lineage_duty): starts and stops of children, what
+%% supervisors do for them, and the user's critical functions. A function has one point, which does what all groups want
+%% of it, so that a group that goes leaves the others theirs.
 %%
 %% It needs no process flag and costs only the traced calls. The points' tracer state is the session's
 %% number negated: a tracer that answers `remove' at a trace point ends it for all processes, so the NIF
 %% must tell its calls from those of the process flags.
 -module(lineage_points).
 
--export([arm/2, arm_requests/2, check/1, disarm/1, forgetful/0]).
+-export([new/1, arm/3, disarm/2, check/1, release/1, destroy/1, is_armed/2, forgetful/0]).
 
--export_type([points/0]).
+-export_type([points/0, group/0]).
 
--type points() :: none | #{api := single | sessions, state := integer(), handle := term(),
-                             matches := #{mfa() => [term()]}}.
+-type group() :: base | requests | overhead.
+-opaque points() :: #{api := single | sessions, state := integer(), handle := term(),
+                      groups := #{group() => #{mfa() => [term()]}}}.
 
 -define(TRACER, lineage_nif).
+-define(SUPERVISORS, [supervisor, 'Elixir.DynamicSupervisor', 'Elixir.ConsumerSupervisor']).
 
-%% @doc Sets the trace points that the options ask for. On 27+ they have a trace session of their own,
-%% which lives as long as the calling process. Set them before the hook, so that no monitor, and no call,
-%% of a process that the hook has seen is missed.
--spec arm(lineage_hook:hook(), map()) -> {ok, points()} | {error, lineage_error:cause()}.
-arm(Hook, Options) ->
-    case matches(lineage_hook:api(), Options) of
-        Matches when map_size(Matches) =:= 0 -> {ok, none};
-        Matches -> armed(Hook, Matches)
-    end.
+%% @doc No points yet, for a hook.
+-spec new(lineage_hook:hook()) -> points().
+new(Hook) ->
+    #{api => lineage_hook:api(), state => -lineage_hook:state(Hook), handle => none, groups => #{}}.
 
-%% @doc Sets the trace points of supervisors that start a child at somebody's request, or in place of a dead one (only
-%% a DynamicSupervisor starts just that one then); and with exact sites, those of the requests where they are made.
--spec arm_requests(lineage_hook:hook(), map()) -> {ok, points()} | {error, lineage_error:cause()}.
-arm_requests(Hook, #{sites := Sites, wrappers := Wrappers}) ->
-    Api = lineage_hook:api(),
-    Served = [{M, handle_call, 3} || M <- [supervisor, 'Elixir.DynamicSupervisor', 'Elixir.ConsumerSupervisor'], is_there(M)],
-    Deaths = [{M, handle_info, 2} || M <- ['Elixir.DynamicSupervisor'], is_there(M)],
-    Asked = case Sites of
-                exact -> lineage_site:requests() -- lineage_site:points({Api, Wrappers});
-                _ -> []
-            end,
-    armed(Hook, maps:from_list([{MFA, match([{exception_trace}])} || MFA <- Served ++ Deaths] ++
-                                   [{MFA, match([stack(Api)])} || MFA <- Asked])).
-
-%% A module that is not there is looked for along the whole code path: only when a scope opens after none was.
-is_there(Module) ->
-    code:ensure_loaded(Module) =:= {module, Module}.
-
-armed(Hook, Matches) ->
-    arm(#{api => lineage_hook:api(), state => -lineage_hook:state(Hook), handle => none, matches => Matches}).
-
-arm(#{api := Api, state := State, matches := Matches} = Points) ->
+%% @doc Sets the trace points of a group, as the options of attach ask for them. On 27+ all points have a trace session
+%% of their own, which lives as long as the calling process. Set those of `base' before the hook, so that no monitor,
+%% and no call, of a process that the hook has seen is missed. On error the others are as they were.
+-spec arm(group(), map(), points()) -> {ok, points()} | {error, lineage_error:cause()}.
+arm(Group, Options, #{api := Api, groups := Groups} = Points) ->
+    Wanted = unite([{MFA, Actions} || {MFA, Actions} <- wanted(Group, Api, Options)]),
     try
-        Handle = case Api of
-                     sessions -> lineage_hook:session(session_create, [lineage_points, {?TRACER, State}, []]);
-                     single -> none
-                 end,
-        Armed = Points#{handle := Handle},
-        maps:foreach(fun(MFA, Match) -> set(Armed, MFA, Match) end, Matches),
+        Armed = (session(Wanted, Points))#{groups := Groups#{Group => Wanted}},
+        set_again(maps:keys(Wanted), Armed),
         {ok, Armed}
     catch
         error:_ ->
-            disarm(Points),
+            restore(maps:keys(Wanted), Points),
             {error, points_unavailable}
     end.
 
-%% What each function's match spec does. An exception_trace, since a return_trace says nothing when the
-%% function raises.
-matches(Api, #{monitors := Monitors, sites := Sites, wrappers := Wrappers}) ->
-    Wanted = [{MFA, Action} || Monitors =:= exact, {MFA, Action} <- monitor_points()] ++
-             [{MFA, [stack(Api)]} || Sites =:= exact, MFA <- lineage_site:points({Api, Wrappers})],
-    Actions = lists:foldl(fun({MFA, Action}, Map) ->
-                                  maps:update_with(MFA, fun(Before) -> Before ++ Action end, Action, Map)
-                          end, #{}, Wanted),
-    maps:map(fun(_MFA, List) -> match(List) end, Actions).
+session(Wanted, #{api := sessions, handle := none, state := State} = Points) when map_size(Wanted) > 0 ->
+    Points#{handle := lineage_hook:session(session_create, [lineage_points, {?TRACER, State}, []])};
+session(_Wanted, Points) ->
+    Points.
 
-match([]) -> [];
-match(Actions) -> [{'_', [], Actions}].
+%% @doc Takes back the trace points of a group, but for what the others want of them.
+-spec disarm(group(), points()) -> points().
+disarm(Group, #{groups := Groups} = Points) ->
+    case Groups of
+        #{Group := Wanted} ->
+            Left = Points#{groups := maps:remove(Group, Groups)},
+            restore(maps:keys(Wanted), Left),
+            Left;
+        _ ->
+            Points
+    end.
 
-stack(sessions) -> {message, {current_stacktrace}};
-stack(single) -> {message, {caller_line}}.
-
-monitor_points() ->
-    Returns = [{exception_trace}],
-    [{{erlang, monitor, 2}, Returns},
-     {{erlang, monitor, 3}, Returns},
-     {{erlang, demonitor, 1}, []},
-     {{erlang, demonitor, 2}, []},
-     {{erlang, spawn_opt, 4}, Returns},
-     {{erts_internal, spawn_request, 4}, Returns}].
+%% @doc Whether the group is armed, and has any point.
+-spec is_armed(group(), points()) -> boolean().
+is_armed(Group, #{groups := Groups}) ->
+    map_size(maps:get(Group, Groups, #{})) > 0.
 
 %% @doc Sets again those trace points that have vanished (the module was reloaded, or another tool
 %% cleared them), and tells how many that were. One that another meta tracer holds is left alone.
 -spec check(points()) -> non_neg_integer().
-check(none) ->
-    0;
-check(#{matches := Matches} = Points) ->
+check(Points) ->
     Forgets = forgetful(),
-    length([MFA || {MFA, Match} <- maps:to_list(Matches), is_gone(Points, MFA, Match, Forgets)]).
+    length([MFA || {MFA, Match} <- maps:to_list(matches(Points)), is_gone(Points, MFA, Match, Forgets)]).
 
 is_gone(Points, MFA, Match, Forgets) ->
     case point(Points, MFA) of
@@ -108,21 +85,92 @@ is_gone(Points, MFA, Match, Forgets) ->
 forgetful() ->
     lineage_hook:api() =:= sessions andalso list_to_integer(erlang:system_info(otp_release)) < 29.
 
-%% @doc Takes the trace points back.
--spec disarm(points()) -> ok.
-disarm(none) ->
+%% @doc Takes all trace points back, for now: {@link check/1} sets them again.
+-spec release(points()) -> ok.
+release(#{api := single} = Points) ->
+    [set(Points, MFA, false) || MFA <- maps:keys(matches(Points)), point(Points, MFA) =:= ours],
     ok;
-disarm(#{api := sessions, handle := none}) ->
+release(#{api := sessions}) ->
+    ok.
+
+%% @doc Takes all trace points back.
+-spec destroy(points()) -> ok.
+destroy(#{api := single} = Points) ->
+    release(Points);
+destroy(#{handle := none}) ->
     ok;
-disarm(#{api := sessions, handle := Handle}) ->
+destroy(#{handle := Handle}) ->
     try lineage_hook:session(session_destroy, [Handle]) of
         _ -> ok
     catch
         error:_ -> ok
-    end;
-disarm(#{matches := Matches} = Points) ->
-    [set(Points, MFA, false) || MFA <- maps:keys(Matches), point(Points, MFA) =:= ours],
-    ok.
+    end.
+
+%% What each group wants
+
+wanted(base, Api, #{monitors := Monitors, sites := Sites, wrappers := Wrappers}) ->
+    [Point || Monitors =:= exact, Point <- monitor_points()]
+        ++ [{MFA, [stack(Api)]} || Sites =:= exact, MFA <- lineage_site:points({Api, Wrappers})];
+%% Supervisors that start a child at somebody's request, or in place of a dead one (only a DynamicSupervisor starts just
+%% that one then); and with exact sites, the requests where they are made.
+wanted(requests, Api, #{sites := Sites}) ->
+    traced(served() ++ here(['Elixir.DynamicSupervisor'], handle_info, 2))
+        ++ [{MFA, [stack(Api)]} || Sites =:= exact, MFA <- lineage_site:requests()];
+%% Deaths are known, and so restarts and stops, when every process is watched until it exits.
+wanted(overhead, _Api, #{exits := Exits, critical := Critical}) ->
+    Starts = [MFA || {_, F, _} = MFA <- lineage_site:requests(), lists:member(F, [start_child, async, async_nolink])],
+    Stops = [MFA || Exits =:= all,
+                    MFA <- here([supervisor, 'Elixir.Supervisor', 'Elixir.DynamicSupervisor', 'Elixir.Task.Supervisor'],
+                                terminate_child, 2)
+                        ++ here([supervisor, 'Elixir.DynamicSupervisor'], handle_info, 2)],
+    Acks = [{proc_lib, F, A} || {F, A} <- [{init_ack, 2}, {init_fail, 3}], erlang:function_exported(proc_lib, F, A)],
+    traced(Starts ++ served() ++ Stops ++ Critical) ++ [{MFA, []} || MFA <- Acks].
+
+served() -> here(?SUPERVISORS, handle_call, 3).
+
+%% A module that is not there is looked for along the whole code path: only when a group is armed.
+here(Modules, F, A) ->
+    [{M, F, A} || M <- Modules, code:ensure_loaded(M) =:= {module, M}].
+
+%% An exception_trace, since a return_trace says nothing when the function raises.
+traced(MFAs) ->
+    [{MFA, [{exception_trace}]} || MFA <- MFAs].
+
+stack(sessions) -> {message, {current_stacktrace}};
+stack(single) -> {message, {caller_line}}.
+
+monitor_points() ->
+    traced([{erlang, monitor, 2}, {erlang, monitor, 3}, {erlang, spawn_opt, 4}, {erts_internal, spawn_request, 4}])
+        ++ [{{erlang, demonitor, 1}, []}, {{erlang, demonitor, 2}, []}].
+
+%% What is done at each function
+
+unite(Points) ->
+    lists:foldl(fun({MFA, Actions}, All) ->
+                        maps:update_with(MFA, fun(Before) -> lists:usort(Before ++ Actions) end, Actions, All)
+                end, #{}, Points).
+
+matches(#{groups := Groups}) ->
+    maps:map(fun(_MFA, Actions) -> match(Actions) end, unite(lists:append([maps:to_list(W) || W <- maps:values(Groups)]))).
+
+match([]) -> [];
+match(Actions) -> [{'_', [], Actions}].
+
+%% The same, where the trace session may have gone.
+restore(MFAs, Points) ->
+    try set_again(MFAs, Points)
+    catch error:_ -> ok
+    end.
+
+%% As the groups that are armed now want them.
+set_again(MFAs, Points) ->
+    Matches = matches(Points),
+    lists:foreach(fun(MFA) ->
+                          case Matches of
+                              #{MFA := Match} -> set(Points, MFA, Match);
+                              _ -> point(Points, MFA) =:= ours andalso set(Points, MFA, false)
+                          end
+                  end, MFAs).
 
 %% How many functions have the point now: none when the module is not loaded.
 set(#{api := sessions, handle := Handle}, MFA, Match) ->
@@ -132,13 +180,15 @@ set(#{api := single}, MFA, false) ->
 set(#{api := single, state := State}, MFA, Match) ->
     erlang:trace_pattern(MFA, Match, [{meta, ?TRACER, State}]).
 
-%% A point whose tracer has said `remove' is named `[]' and traces nothing.
+%% A point whose tracer has said `remove' is named `[]' and traces nothing; `undefined': no such function is loaded.
+point(#{api := sessions, handle := none}, _MFA) ->
+    none;
 point(#{api := sessions, handle := Handle}, MFA) ->
     try lineage_hook:session(info, [Handle, MFA, meta]) of
         {meta, false} -> none;
         {meta, []} -> none;
-        {meta, _} -> ours;
-        undefined -> other
+        {meta, undefined} -> none;
+        {meta, _} -> ours
     catch
         error:_ -> other
     end;
@@ -148,5 +198,6 @@ point(#{api := single}, MFA) ->
         {meta, ?TRACER} -> ours;
         {meta, false} -> none;
         {meta, []} -> none;
+        {meta, undefined} -> none;
         _ -> other
     end.

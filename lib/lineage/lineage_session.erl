@@ -16,8 +16,7 @@
              rules :: lineage_baseline:rules() | undefined,
              names = #{} :: map(),
              hook :: lineage_hook:hook() | undefined,
-             points = none :: lineage_points:points(),
-             requests = none :: lineage_points:points(),   % armed while a scope is open
+             points :: lineage_points:points() | undefined,
              session = 0 :: integer(),
              started = 0 :: integer(),              % monotonic ms
              warnings = [] :: [lineage_error:cause()],
@@ -293,7 +292,7 @@ open_census(#{exits := Exits, max_bytes := Bytes} = Options) ->
                 {ok, Armed} ->
                     {ok, #st{session = Session, hook = Armed, points = Points, rules = Rules, warnings = Warnings}};
                 {error, Cause} ->
-                    lineage_points:disarm(Points),
+                    lineage_points:destroy(Points),
                     lineage_nif:close(),
                     {error, Cause}
             end;
@@ -372,36 +371,34 @@ sample(St) ->
     St.
 
 arm_points(Hook, Options) ->
-    case lineage_points:arm(Hook, Options) of
-        {ok, none} -> {none, []};
-        {ok, Points} -> {Points, [{coexistence, forgets_points} || lineage_points:forgetful()]};
-        {error, Cause} -> {none, [Cause]}
+    None = lineage_points:new(Hook),
+    case lineage_points:arm(base, Options, None) of
+        {ok, Points} -> {Points, [{coexistence, forgets_points} || lineage_points:is_armed(base, Points), lineage_points:forgetful()]};
+        {error, Cause} -> {None, [Cause]}
     end.
 
-arm_requests(#st{requests = none, hook = Hook, options = Options} = St) ->
-    case lineage_points:arm_requests(Hook, Options) of
-        {ok, Points} ->
+%% While a scope is open.
+arm_requests(#st{points = Points, options = Options} = St) ->
+    case lineage_points:is_armed(requests, Points) orelse lineage_points:arm(requests, Options, Points) of
+        true ->
+            St;
+        {ok, Armed} ->
             rows([{requests, true}]),
-            St#st{requests = Points};
+            St#st{points = Armed};
         {error, Cause} ->
             say([Cause]),
             St
-    end;
-arm_requests(St) ->
-    St.
+    end.
 
 %% A scope may open at this moment: it writes its row, then looks whether the points are set.
-disarm_requests(#st{requests = none} = St) ->
-    St;
-disarm_requests(#st{requests = Points} = St) ->
+disarm_requests(#st{points = Points} = St) ->
     rows([{requests, false}]),
-    case lineage_scope:is_open() of
+    case lineage_points:is_armed(requests, Points) andalso lineage_scope:is_open() of
         true ->
             rows([{requests, true}]),
             St;
         false ->
-            lineage_points:disarm(Points),
-            St#st{requests = none}
+            St#st{points = lineage_points:disarm(requests, Points)}
     end.
 
 described(#st{session = Session, options = Options, result = Result}, Since, Took, Notes) ->
@@ -439,11 +436,11 @@ blow(Cause, St) ->
     Idle.
 
 %% From any phase to idle, leaving nothing behind. `Reply' is for a caller who still waits for attach.
-undo(Reply, Ended, #st{hook = Hook, points = Points, requests = Requests, collector = Collector, caller = Alias,
-                       yields = Yields, sampler = Sampler}) ->
+undo(Reply, Ended, #st{hook = Hook, points = Points, collector = Collector, caller = Alias, yields = Yields,
+                       sampler = Sampler}) ->
     stop(Collector),
     lineage_hook:disarm(Hook),
-    [lineage_points:disarm(P) || P <- [Points, Requests]],
+    lineage_points:destroy(Points),
     Phase = row(phase),
     rows([{phase, idle}, {ended, Ended}, {requests, false}]),
     stop(Sampler),
@@ -477,9 +474,9 @@ stop(Helper) ->
 
 give_up(#st{phase = yielded} = St) ->
     St;
-give_up(#st{hook = Hook, points = Points, requests = Requests, watch = Watch} = St) ->
+give_up(#st{hook = Hook, points = Points, watch = Watch} = St) ->
     lineage_hook:disarm(Hook),
-    [lineage_points:disarm(P) || P <- [Points, Requests]],
+    lineage_points:release(Points),
     lineage_walk:apart(fun() -> lineage_baseline:unflag(Hook, lineage_nif:pids(), #{}) end),
     tell(lineage_watch:blind(Watch), St#st{phase = yielded}).
 
@@ -497,8 +494,8 @@ resume(_Yield, St) ->
     St.
 
 %% A trace point vanishes when its module is loaded anew, or another tool takes or clears it.
-rearm_points(#st{points = Points, requests = Requests}) ->
-    case lineage_points:check(Points) + lineage_points:check(Requests) of
+rearm_points(#st{points = Points}) ->
+    case lineage_points:check(Points) of
         0 -> [];
         Count -> [{coexistence, {points, Count}}]
     end.
