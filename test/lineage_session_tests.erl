@@ -6,6 +6,7 @@
 defaults_test() ->
     {ok, Options} = lineage_options:check(#{}),
     ?assertMatch(#{exits := suspects, monitors := off, sites := closure, wrappers := [], max_bytes := 268435456,
+                   overhead := off, target_ms := 5, critical := [],
                    runtime := [], hosts := [], services := [], supervisors := []}, Options),
     ?assertNot(is_map_key(for, Options)),
     ?assertNot(is_map_key(max_spawn_rate, Options)).
@@ -16,13 +17,27 @@ good_options_test() ->
     {ok, Options} = lineage_options:check(Given),
     ?assertEqual(Given, maps:with(maps:keys(Given), Options)).
 
+overhead_options_test() ->
+    Checked = fun(Given) -> {ok, Options} = lineage_options:check(Given), maps:get(overhead, Options) end,
+    ?assertEqual([{duty, 2}, {duty, 0.5}, {duty, 50}, continuous, off],
+                 [Checked(#{overhead => V}) || V <- [duty, {duty, 0.5}, {duty, 50}, continuous, off]]),
+    ?assertEqual(continuous, Checked(#{overhead => continuous, target_ms => 1.5, critical => [{m, f, 0}]})),
+    [?assertMatch({error, {bad_option, Key, _, _}}, lineage_options:check(maps:merge(#{overhead => duty}, #{Key => V})))
+     || {Key, Vs} <- [{overhead, [{duty, 0}, {duty, 51}, {duty, -1}, {duty, x}, {continuous, 2}, on]},
+                      {target_ms, [0, -1, 0.0001, 3600001, infinity]},
+                      {critical, [{m, f, 1}, [{m, f, '_'}], [{m, f, 256}], [{m, f, 1} | x], [m], lists:duplicate(17, {m, f, 1})]}],
+        V <- Vs],
+    %% It says what is missing.
+    {error, Cause} = lineage_options:check(#{critical => [{m, f, 1}]}),
+    ?assertMatch({_, _}, binary:match(lineage_error:sentence(Cause), <<"together with overhead => duty">>)).
+
 %% Any term may be given, and each wrong one is named.
 bad_options_test() ->
     Wrong = [0, -1, 1.5, foo, "foo", <<"foo">>, {}, {m, f, a}, #{}, self(), [self()], [a | b], fun() -> ok end],
     [begin
          {error, Cause} = lineage_options:check(#{Key => Value}),
          ?assertMatch({error, {bad_option, _}}, lineage_error:tagged(Cause))
-     end || Key <- [exits, monitors, sites, wrappers, max_bytes, for, max_spawn_rate, progress, runtime, nonsense, 7],
+     end || Key <- [exits, monitors, sites, wrappers, overhead, critical, max_bytes, for, max_spawn_rate, progress, runtime, nonsense, 7],
             Value <- Wrong],
     [?assertMatch({error, {bad_options, _}}, lineage_options:check(Given))
      || Given <- [[], [{exits, all}], all, 7]].
@@ -37,7 +52,7 @@ sentences_end_test() ->
               {bad_argument, <<"recent">>, 0, <<"a number">>}, {coexistence, single}, {coexistence, all},
               {coexistence, sessions}, {coexistence, {foreign, 1, [self()]}},
               {coexistence, {taken, self()}}, {coexistence, lost_hook}, {coexistence, {missed, 1}},
-              points_unavailable, {something, 'else'}],
+              {coexistence, {system_monitor, self()}}, points_unavailable, overhead_off, exits_unknown, {something, 'else'}],
     [begin
          {error, {Tag, Sentence}} = lineage_error:tagged(Cause),
          ?assert(is_atom(Tag)),

@@ -23,7 +23,7 @@
 
 -export([attach/0, attach/1, detach/0, yield/1]).
 -export([summary/0, pids/0, orphans/0, orphans/1, recent/1, why/1, tree/0, tree/1, sites/0]).
--export([reconcile/1, scope/2, leaks/0, leaks/1, watch/1, unwatch/1]).
+-export([reconcile/1, scope/2, leaks/0, leaks/1, watch/1, unwatch/1, overhead/0]).
 -export([diff/1, save/1, print/1]).
 
 -export_type([match/0, options/0, info/0, summary/0, orphans_options/0, kind/0, name/0, error/0]).
@@ -35,6 +35,9 @@
                      monitors => off | exact,
                      sites => off | closure | exact,
                      wrappers => [module() | {module(), Function :: atom()}],
+                     overhead => off | duty | {duty, Percent :: number()} | continuous,
+                     target_ms => number(),
+                     critical => [mfa()],
                      max_bytes => pos_integer(),
                      for => pos_integer(),
                      max_spawn_rate => pos_integer(),
@@ -52,6 +55,9 @@
                   monitors := off | exact,
                   sites := off | closure | exact,
                   wrappers := [module() | {module(), Function :: atom()}],
+                  overhead := off | lineage_duty:mode(),
+                  target_ms := number(),
+                  critical := [mfa()],
                   max_bytes := pos_integer(),
                   for => pos_integer(),
                   max_spawn_rate => pos_integer(),
@@ -121,6 +127,12 @@ attach() ->
 %%   a microsecond or so a spawn. `off': only what a process runs is known.</dd>
 %% <dt>`wrappers'</dt><dd>Modules, and `{Module, Function}', that spawn for their caller, as `proc_lib' and `Task'
 %%   do: the site is the line that calls them.</dd>
+%% <dt>`overhead'</dt><dd>Whether it is measured what supervision costs, see {@link overhead/0}. `off' (default).
+%%   `{duty, Percent}': at random moments, in so much of the time, above 0 and at most 50; `duty' is 2. `continuous': all
+%%   the time, which makes a start some 14 to 73 % slower.</dd>
+%% <dt>`target_ms'</dt><dd>What overhead is judged by; starts that take longer are looked into. 5 by default.</dd>
+%% <dt>`critical'</dt><dd>At most 16 functions, `{Module, Function, Arity}', whose calls are measured too, with the share
+%%   of them that starts take.</dd>
 %% <dt>`max_bytes'</dt><dd>Bytes that the census may take, 256 MiB by default. Births beyond are counted as
 %%   `lost', and not recorded.</dd>
 %% <dt>`for'</dt><dd>Milliseconds after which Lineage detaches by itself. No default.</dd>
@@ -338,6 +350,23 @@ watch(Options) ->
 -spec unwatch(pid()) -> ok.
 unwatch(Watch) ->
     lineage_watcher:unwatch(Watch).
+
+%% @doc What supervision costs on this node, with a session that was attached with `overhead': the latency of starts,
+%% restarts and stops of supervised children, and of critical functions, in microseconds; for each supervisor, and for
+%% `all'. {@link lineage_overhead} has the method, the parts of a start, and the keys.
+%%
+%% Each part has `count', `mean_us' and the percentiles `p50', `p99' and `p999', each with `value' and the ends `low' and
+%% `high' of its 95 % interval (`none' where there are too few values). A row's `verdict' says of each percentile
+%% whether it is below `target_ms': `pass', `fail', or `{more, N}': about so many more are needed to tell.
+%%
+%% `outliers' are the last 100 starts above the target, newest first, each with its times and its `cause': `{gc, Pid}',
+%% `{long_schedule, Pid}', `queue', `init', or `unexplained'; {@link lineage_outliers} says what each stands on.
+%%
+%% Restarts and stops need `exits => all', and are an error that says so without. Raises `{lineage, overhead_off}' and
+%% `{lineage, not_attached}'.
+-spec overhead() -> lineage_overhead:overhead().
+overhead() ->
+    lineage_overhead:overhead().
 
 %% @doc What is new since an earlier {@link summary/0}, or since a snapshot that {@link save/1} wrote.
 -spec diff(term()) -> term().

@@ -154,17 +154,27 @@ text({coexistence, {missed, Count}}) ->
     f("~b live processes had been born unseen (another tool's set_on_spawn, or its flags); they are "
       "known now, and the time is counted in blind_ms.", [Count]);
 text({coexistence, {points, Count}}) ->
-    f("~b trace points of supervisors, monitors or sites => exact had been taken away (code was loaded, or another "
-      "tool cleared them) and are set again: scopes, monitors and sites from in between, within the last second, may "
-      "not be known.",
+    f("~b trace points of supervisors, monitors, overhead or sites => exact had been taken away (code was loaded, or "
+      "another tool cleared them) and are set again: scopes, monitors, starts and sites from in between, within the last "
+      "second, may not be known.",
       [Count]);
 text({coexistence, forgets_points}) ->
     f("On OTP ~s another tool that clears its trace points (dbg:stop()) silently ends those of monitors or "
       "sites => exact too; they are set again each second, so `monitored` may say no for a process that was "
       "monitored within a second of that, and a site may be missing.", [erlang:system_info(otp_release)]);
+text({coexistence, {system_monitor, Holder}}) ->
+    ["The system monitor of this node is taken (", holder(Holder), "), and before OTP 28 there is one: gc and long schedules "
+     "are not known as causes of slow starts."];
 text(points_unavailable) ->
-    "The VM refused the trace points of supervisors, monitors or sites => exact, so `monitored` stays `unknown`, sites "
-    "are those of closures, and what a supervisor starts at a scope's request is in the supervisor's own scope.";
+    "The VM refused the trace points of supervisors, monitors, overhead or sites => exact, so `monitored` stays "
+    "`unknown`, sites are those of closures, no overhead is measured, and what a supervisor starts at a scope's request "
+    "is in the supervisor's own scope.";
+text(overhead_off) ->
+    "This session does not measure overhead: call lineage:detach() first, then lineage:attach(#{overhead => duty}), or "
+    "Lineage.attach(overhead: :duty) in Elixir.";
+text(exits_unknown) ->
+    "Restarts and stops are measured where the exit of every process is known: detach, and attach with exits => all "
+    "beside overhead.";
 text({unknown_scope, Scope}) ->
     f("There is no scope ~0tP in this session: it was checked already, or its session has ended.", [Scope, 10]);
 text({told, _Tag, Sentence}) ->

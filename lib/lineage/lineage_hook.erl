@@ -5,7 +5,7 @@
 %% every scheduler while the VM walks its process table. Flags go pid by pid.
 -module(lineage_hook).
 
--export([api/0, holder/0, new/1, arm/1, check/1, disarm/1, destroy/1, clear_stale/0,
+-export([api/0, has_system/0, holder/0, new/1, arm/1, check/1, disarm/1, destroy/1, clear_stale/0,
          flag/2, unflag/2, state/1, session/2, vm/2]).
 
 -export_type([hook/0, holder/0]).
@@ -29,6 +29,11 @@ api() ->
         _ ->
             single
     end.
+
+%% @doc Whether a trace session may have a system monitor of its own (28 and later).
+-spec has_system() -> boolean().
+has_system() ->
+    api() =:= sessions andalso erlang:function_exported(session_module(), system, 3).
 
 %% @doc Who traces new processes on this node already, as far as that is in our way.
 -spec holder() -> none | holder().

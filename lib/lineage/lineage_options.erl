@@ -5,22 +5,35 @@
 
 -define(MAX_BYTES, 268435456).
 -define(LISTS, [runtime, hosts, services, supervisors]).
--define(KNOWN, [exits, monitors, sites, wrappers, max_bytes, for, max_spawn_rate, progress | ?LISTS]).
+-define(PERCENT, 2).
+-define(TARGET_MS, 5).
+-define(MAX_TARGET_MS, 3600000).
+-define(CRITICAL, 16).
+-define(KNOWN, [exits, monitors, sites, wrappers, overhead, target_ms, critical, max_bytes, for, max_spawn_rate, progress | ?LISTS]).
 
 %% @doc The options with their defaults, or the cause that names the first wrong one.
 -spec check(term()) -> {ok, map()} | {error, lineage_error:cause()}.
 check(Given) when is_map(Given) ->
+    Options = maps:merge(defaults(), Given),
     Wrong = [Cause || {Key, Value} <- lists:sort(maps:to_list(Given)), Cause <- wrong(Key, Value)],
-    case Wrong of
-        [] -> {ok, maps:merge(defaults(), Given)};
+    case Wrong ++ together(Options) of
+        [] -> {ok, maps:map(fun normal/2, Options)};
         [Cause | _] -> {error, Cause}
     end;
 check(Given) ->
     {error, {bad_options, Given}}.
 
 defaults() ->
-    maps:from_list([{exits, suspects}, {monitors, off}, {sites, closure}, {wrappers, []}, {max_bytes, ?MAX_BYTES} |
-                    [{List, []} || List <- ?LISTS]]).
+    maps:from_list([{exits, suspects}, {monitors, off}, {sites, closure}, {wrappers, []}, {max_bytes, ?MAX_BYTES},
+                    {overhead, off}, {target_ms, ?TARGET_MS}, {critical, []} | [{List, []} || List <- ?LISTS]]).
+
+normal(overhead, duty) -> {duty, ?PERCENT};
+normal(_Key, Value) -> Value.
+
+together(#{critical := [_ | _] = Critical, overhead := off}) ->
+    [{bad_option, critical, Critical, "given together with overhead => duty, or continuous"}];
+together(_) ->
+    [].
 
 wrong(exits, V) when V =:= suspects; V =:= all -> [];
 wrong(exits, V) -> [{bad_option, exits, V, "suspects or all"}];
@@ -33,6 +46,16 @@ wrong(wrappers, V) ->
     case is_proper(V) andalso length(V) =< 100 andalso lists:all(fun is_wrapper/1, V) of
         true -> [];
         false -> [{bad_option, wrappers, V, Wanted}]
+    end;
+wrong(overhead, V) when V =:= off; V =:= duty; V =:= continuous -> [];
+wrong(overhead, {duty, Percent}) when is_number(Percent), Percent > 0, Percent =< 50 -> [];
+wrong(overhead, V) -> [{bad_option, overhead, V, "off, duty, {duty, Percent} with Percent above 0 and at most 50, or continuous"}];
+wrong(target_ms, V) when is_number(V), V >= 0.001, V =< ?MAX_TARGET_MS -> [];
+wrong(target_ms, V) -> [{bad_option, target_ms, V, "a number of milliseconds, from 0.001 to 3600000"}];
+wrong(critical, V) ->
+    case is_proper(V) andalso length(V) =< ?CRITICAL andalso lists:all(fun is_function_name/1, V) of
+        true -> [];
+        false -> [{bad_option, critical, V, "a list of at most 16 elements {Module, Function, Arity}"}]
     end;
 wrong(max_bytes, V) when is_integer(V), V >= 4096 -> [];
 wrong(max_bytes, V) -> [{bad_option, max_bytes, V, "a number of bytes, 4096 or more"}];
@@ -63,7 +86,10 @@ is_proper(_) -> false.
 is_wrapper({M, F}) -> is_wrapper(M) andalso is_atom(F);
 is_wrapper(M) -> is_atom(M) andalso not lineage_site:is_through(M).
 
-is_match({M, F, A}) when is_atom(M), is_atom(F) ->
-    A =:= '_' orelse (is_integer(A) andalso A >= 0 andalso A =< 255);
+is_function_name({M, F, A}) -> is_atom(M) andalso is_atom(F) andalso is_integer(A) andalso A >= 0 andalso A =< 255;
+is_function_name(_) -> false.
+
+is_match({M, F, '_'}) -> is_atom(M) andalso is_atom(F);
+is_match({_, _, _} = Call) -> is_function_name(Call);
 is_match(Name) ->
     is_atom(Name) andalso Name =/= undefined.

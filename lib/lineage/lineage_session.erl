@@ -26,6 +26,8 @@
              yields = [] :: [reference()],
              watch :: lineage_watch:watch() | undefined,
              sampler :: pid() | undefined,          % lineage_leaks
+             duty :: lineage_duty:duty() | undefined,
+             outliers :: pid() | undefined,         % lineage_outliers
              rates = [] :: [{integer(), non_neg_integer()}],   % {monotonic ms, births}, newest first
              checked_at = 0 :: integer(),
              fuse :: reference() | undefined,
@@ -245,6 +247,13 @@ handle_info({'EXIT', Collector, Reason}, #st{collector = Collector} = St) when i
 handle_info({'EXIT', Sampler, _}, #st{sampler = Sampler} = St) when is_pid(Sampler) ->
     %% Its supervisor in all but name: the next check starts another.
     {noreply, St#st{sampler = undefined}};
+handle_info({'EXIT', Outliers, _}, #st{outliers = Outliers} = St) when is_pid(Outliers) ->
+    %% The same.
+    {noreply, unmeasured(St#st{outliers = undefined})};
+handle_info({duty, Timer}, #st{phase = attached, duty = Duty, points = Points} = St) when Duty =/= undefined ->
+    {News, Points1, Duty1} = lineage_duty:handle(Timer, Points, Duty),
+    say(News),
+    {noreply, measuring(Points1, Duty1, St)};
 handle_info({tick, Tick}, #st{tick = Tick} = St) ->
     {noreply, tick(St)};
 handle_info({fuse, Fuse}, #st{fuse = Fuse, options = #{for := Ms}} = St) ->
@@ -280,6 +289,9 @@ open_census(#{exits := Exits, max_bytes := Bytes} = Options) ->
     case lineage_nif:open(#{exits => Exits, max_bytes => Bytes,
                             process_limit => erlang:system_info(process_limit),
                             sites => maps:get(sites, Options),
+                            overhead => maps:get(overhead, Options) =/= off,
+                            target_ns => round(1000000 * maps:get(target_ms, Options)),
+                            critical => maps:get(critical, Options),
                             monitors => case Options of #{monitors := exact} -> exact; _ -> unknown end}) of
         {ok, Session} ->
             [ok = lineage_nif:wrapper(M, F) || {M, F} <- lineage_site:wrappers(maps:get(wrappers, Options))],
@@ -355,10 +367,14 @@ attached(Result, #st{options = Options, hook = Hook, started = Started, caller =
     rows([{phase, attached}, {options, Options}, {since, Since}, {orphans_checked, undefined}, {coverage, undefined},
           {blind_ms, 0}, {blind_from, undefined}, {notes, Notes}, {ended, undefined}]),
     #{births := Births} = lineage_nif:info(),
-    St2 = St1#st{phase = attached, fuse = Fuse, result = Result, caller = undefined,
+    Duty = case Options of
+               #{overhead := off} -> undefined;
+               #{overhead := Mode} -> lineage_duty:new(Mode, Options)
+           end,
+    St2 = St1#st{phase = attached, fuse = Fuse, result = Result, caller = undefined, duty = Duty,
                  rates = [{now_ms(), Births}], checked_at = now_ms(),
                  watch = lineage_watch:new(Hook, Options, St1#st.rules)},
-    St3 = sample(St2),
+    St3 = measure(sample(St2)),
     Alias ! {Alias, reply, {ok, described(St3, Since, Took, Notes)}},
     schedule(?TICK_MS, St3).
 
@@ -369,6 +385,34 @@ sample(#st{sampler = undefined} = St) ->
     end;
 sample(St) ->
     St.
+
+%% Windows, while the hook is ours.
+measure(#st{duty = undefined} = St) ->
+    St;
+measure(#st{outliers = undefined} = St) ->
+    case lineage_outliers:start_link() of
+        {ok, Outliers} -> measure(St#st{outliers = Outliers});
+        {error, _} -> St
+    end;
+measure(#st{duty = Duty, points = Points} = St) ->
+    case row(blind_from) of
+        undefined ->
+            {News, Points1, Duty1} = lineage_duty:start(Points, Duty),
+            say(News),
+            measuring(Points1, Duty1, St);
+        _ ->
+            unmeasured(St)
+    end.
+
+unmeasured(#st{duty = undefined} = St) ->
+    St;
+unmeasured(#st{duty = Duty, points = Points} = St) ->
+    {Points1, Duty1} = lineage_duty:stop(Points, Duty),
+    measuring(Points1, Duty1, St).
+
+measuring(Points, Duty, St) ->
+    rows([{duty, Duty}]),
+    St#st{points = Points, duty = Duty}.
 
 arm_points(Hook, Options) ->
     None = lineage_points:new(Hook),
@@ -404,7 +448,7 @@ disarm_requests(#st{points = Points} = St) ->
 described(#st{session = Session, options = Options, result = Result}, Since, Took, Notes) ->
     #{seeded := Seeded, flagged := Flagged, held := Held, big := Big, unresolved := Unresolved} = Result,
     maps:merge(
-      maps:with([exits, monitors, sites, wrappers, max_bytes, for, max_spawn_rate], Options),
+      maps:with([exits, monitors, sites, wrappers, overhead, target_ms, critical, max_bytes, for, max_spawn_rate], Options),
       #{session => Session, release => list_to_integer(erlang:system_info(otp_release)),
         tracing => lineage_hook:api(), existing => Seeded, flagged => Flagged,
         tracers => [tracer(H) || H <- maps:keys(Held)], sampled => Big, unresolved => Unresolved,
@@ -413,11 +457,12 @@ described(#st{session = Session, options = Options, result = Result}, Since, Too
 tracer({Module, _State}) -> Module;
 tracer(Holder) -> Holder.
 
-notes(#{exits := Exits}, #{held := Held}, Warnings) ->
+notes(#{exits := Exits, overhead := Overhead}, #{held := Held}, Warnings) ->
     Api = lineage_hook:api(),
     Causes = [{coexistence, Api}] ++
         [{coexistence, all} || Api =:= single, Exits =:= all] ++
         [{coexistence, {foreign, lists:sum(maps:values(Held)), maps:keys(Held)}} || map_size(Held) > 0] ++
+        [{coexistence, {system_monitor, Holder}} || Overhead =/= off, Holder <- [lineage_outliers:holder()], Holder =/= none] ++
         Warnings,
     [lineage_error:sentence(Cause) || Cause <- Causes].
 
@@ -436,21 +481,22 @@ blow(Cause, St) ->
     Idle.
 
 %% From any phase to idle, leaving nothing behind. `Reply' is for a caller who still waits for attach.
-undo(Reply, Ended, #st{hook = Hook, points = Points, collector = Collector, caller = Alias, yields = Yields,
-                       sampler = Sampler}) ->
+undo(Reply, Ended, #st{hook = Hook, collector = Collector, caller = Alias, yields = Yields, sampler = Sampler,
+                       outliers = Outliers} = St) ->
     stop(Collector),
     lineage_hook:disarm(Hook),
+    #st{points = Points} = unmeasured(St),
     lineage_points:destroy(Points),
     Phase = row(phase),
     rows([{phase, idle}, {ended, Ended}, {requests, false}]),
-    stop(Sampler),
+    [stop(Helper) || Helper <- [Sampler, Outliers]],
     lineage_scope:clear(),
     lineage_walk:apart(fun() -> lineage_baseline:unflag(Hook, flagged_pids(Phase), #{}) end),
     lineage_hook:destroy(Hook),
     lineage_nif:close(),
     [demonitor(Yield, [flush]) || Yield <- Yields],
     atomics:put(attached(), 1, 0),
-    [ets:delete(?TABLE, Key) || Key <- [options, since, orphans_checked, coverage, blind_ms, blind_from, notes]],
+    [ets:delete(?TABLE, Key) || Key <- [options, since, orphans_checked, coverage, blind_ms, blind_from, notes, duty]],
     is_reference(Alias) andalso (Alias ! {Alias, reply, Reply}),
     #st{}.
 
@@ -474,11 +520,12 @@ stop(Helper) ->
 
 give_up(#st{phase = yielded} = St) ->
     St;
-give_up(#st{hook = Hook, points = Points, watch = Watch} = St) ->
+give_up(#st{hook = Hook, watch = Watch} = St) ->
     lineage_hook:disarm(Hook),
+    #st{points = Points} = St1 = unmeasured(St),
     lineage_points:release(Points),
     lineage_walk:apart(fun() -> lineage_baseline:unflag(Hook, lineage_nif:pids(), #{}) end),
-    tell(lineage_watch:blind(Watch), St#st{phase = yielded}).
+    tell(lineage_watch:blind(Watch), St1#st{phase = yielded}).
 
 resume(Yield, #st{phase = yielded, yields = Yields} = St) ->
     case lists:delete(Yield, Yields) of
@@ -554,7 +601,7 @@ check(#st{watch = Watch} = St0) ->
     say(rearm_points(St)),
     St1 = tell(lineage_watch:check(Watch), St),
     %% A trace session that was destroyed has been replaced.
-    St1#st{hook = lineage_watch:hook(St1#st.watch)}.
+    measure(St1#st{hook = lineage_watch:hook(St1#st.watch)}).
 
 tell(Watch, St) ->
     #{blind_ms := Ms, blind_from := From, news := News} = lineage_watch:told(Watch),
