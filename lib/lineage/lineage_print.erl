@@ -50,6 +50,7 @@ lines([#{site := _, births := _} | _] = Sites, O) -> sites(Sites, O);
 lines(#{verdict := _, stopped_by := _} = Why, O) -> why(Why, O);
 lines(#{apps := _, orphans := _} = Tree, O) when is_list(map_get(orphans, Tree)) -> tree(Tree, O);
 lines(#{seen := _, never := _, unfound := _} = Report, O) -> reconciled(Report, O);
+lines(#{starts := _, outliers := _} = Overhead, O) -> lineage_print_overhead:lines(Overhead, O);
 lines(#{counters := _} = Diff, O) -> diff(Diff, O);
 lines(#{births := _} = Summary, O) -> summary(Summary, O);
 lines({error, {Tag, Sentence}}, O) when is_atom(Tag), is_binary(Sentence) -> wrap([{red, Sentence}], 0, O);

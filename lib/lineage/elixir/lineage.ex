@@ -14,7 +14,7 @@ defmodule Lineage do
 
   Queries return data; `print/1` shows it to people. Every function here is the function of the same
   name in the Erlang module `:lineage`, with options as keywords instead of a map, and rows as structs
-  that iex shows in a line each: `Lineage.Orphan` and `Lineage.Why`.
+  that iex shows in a line each: `Lineage.Orphan` and `Lineage.Why`; `Lineage.Overhead` it shows as a table.
 
   A query without a session raises an `ErlangError` that says to call `attach/1` first.
   """
@@ -33,6 +33,9 @@ defmodule Lineage do
           | {:monitors, :exact | :off}
           | {:sites, :off | :closure | :exact}
           | {:wrappers, [module | {module, atom}]}
+          | {:overhead, :off | :duty | {:duty, number} | :continuous}
+          | {:target_ms, number}
+          | {:critical, [mfa]}
           | {:max_bytes, pos_integer}
           | {:for, pos_integer}
           | {:max_spawn_rate, pos_integer}
@@ -68,6 +71,12 @@ defmodule Lineage do
       microsecond a spawn. `:off`: only what a process runs is known.
     * `:wrappers` - modules, and `{module, function}`, that spawn for their caller, as `Task` does: the site
       is the line that calls them.
+    * `:overhead` - whether it is measured what supervision costs, see `overhead/0`. `:off` (default).
+      `{:duty, percent}`: at random moments, in so much of the time (above 0 and at most 50); `:duty` is 2.
+      `:continuous`: all the time, which makes a start some 14 to 73 % slower.
+    * `:target_ms` - what overhead is judged by; starts that take longer are looked into (5).
+    * `:critical` - at most 16 functions, `{module, function, arity}`, whose calls are measured too, with the
+      share of them that starts take.
     * `:max_bytes` - memory that the census may take, in bytes (256 MiB). Births beyond it are counted
       as `lost`, not recorded.
     * `:for` - detaches by itself after so many milliseconds.
@@ -94,6 +103,9 @@ defmodule Lineage do
 
       # MyApp.Pool links to every worker it lends out; those links are no supervision.
       iex> {:ok, info} = Lineage.attach(services: [MyApp.Pool])
+
+      # What supervision costs, and how much of a request is spent in starts.
+      iex> {:ok, info} = Lineage.attach(overhead: :duty, critical: [{MyApp.Orders, :place, 2}])
 
   """
   @spec attach([attach_option]) :: {:ok, map} | {:error, {atom, String.t()}}
@@ -308,6 +320,25 @@ defmodule Lineage do
   defdelegate unwatch(watch), to: :lineage
 
   @doc """
+  What supervision costs on this node: the latency of starts, restarts and stops of supervised children, where it
+  goes, and whether it is below `:target_ms`. iex shows the table with a bar for each percentile.
+
+  Needs a session with `overhead`; restarts and stops need `exits: :all` beside it. Returns a `Lineage.Overhead`,
+  whose rows have, for each part of a start, `:count`, `:mean_us` and the percentiles `:p50`, `:p99` and `:p999` with
+  their 95 % intervals, and a `:verdict` for each: `:pass`, `:fail`, or `{:more, n}`, about so many more starts are
+  needed to tell. The Erlang module `:lineage_overhead` documents the method.
+
+  ## Examples
+
+      iex> {:ok, _info} = Lineage.attach(overhead: :duty)
+      iex> Lineage.overhead()
+      iex> hd(Lineage.overhead().starts).verdict.p99
+
+  """
+  @spec overhead() :: Lineage.Overhead.t()
+  def overhead, do: struct(Lineage.Overhead, :lineage.overhead())
+
+  @doc """
   All about one process: who spawned it, its ancestors up to the root, and who stops it, restarts it
   and notices its death, each with the link or the child spec that the answer stands on.
 
@@ -399,6 +430,7 @@ defmodule Lineage do
   defp plain(%Lineage.Orphan{} = orphan), do: Map.from_struct(orphan)
   defp plain(%Lineage.Why{kind: nil} = why), do: why |> Map.from_struct() |> Map.delete(:kind)
   defp plain(%Lineage.Why{} = why), do: Map.from_struct(why)
+  defp plain(%Lineage.Overhead{} = overhead), do: Map.from_struct(overhead)
   defp plain(%{growing: _, orphans: orphans} = leaks), do: %{leaks | orphans: plain(orphans)}
   defp plain(report), do: report
 end
