@@ -9,7 +9,7 @@
 %% yielded, or the hook is gone). A window that is stopped counts what it had not seen the end of as unfinished.
 -module(lineage_duty).
 
--export([new/2, start/2, stop/2, handle/3, told/1, pause_ms/3]).
+-export([new/2, start/2, stop/2, handle/3, told/1, phase/1, pause_ms/3]).
 
 -export_type([duty/0, mode/0]).
 
@@ -74,6 +74,10 @@ told(#duty{windows = Windows, armed = Armed, observed = Observed, started = Star
     Now = now_us(),
     Since = fun(undefined) -> 0; (From) -> Now - From end,
     #{windows => Windows, armed_ms => (Armed + Since(Opened)) div 1000, observed_ms => (Observed + Since(Started)) div 1000}.
+
+%% @doc `on': what begins is taken; `drain': it is followed to its end.
+-spec phase(duty()) -> stopped | pause | on | drain.
+phase(#duty{phase = Phase}) -> Phase.
 
 %% @private How long a pause follows what was armed for so long; `Random' is between 0 and 1.
 -spec pause_ms(ArmedUs :: non_neg_integer(), Percent :: number(), Random :: float()) -> non_neg_integer().
