@@ -356,7 +356,7 @@ all_told(Expected, Try, Left, Tries) when Tries > 0 ->
     Child = Try(),
     #{outliers := Outliers} = lineage:overhead(),
     case [O || #{child := C} = O <- Outliers, C =:= Child] of
-        [#{latency_us := Latency, stalled_us := Stalled}] when Stalled > Latency / 5, Expected =/= long_schedule ->
+        [#{latency_us := Latency, stalled_us := Stalled}] when Stalled > Latency / 3, Expected =:= init orelse Expected =:= queue ->
             all_told(Expected, Try, Left, Tries - 1);
         [#{cause := Cause} = Outlier] ->
             is_expected(Expected, Cause) orelse ct:fail({told, Outlier}),

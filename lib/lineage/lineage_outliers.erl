@@ -16,7 +16,9 @@
 %%
 %% Long collections and long schedules come as messages of the VM's system monitor: from 28 on of one of our own
 %% (trace:system/3), before of the node's only one, if nobody has it; it is given back after each window. They carry no
-%% time but their length, so they end when they are read here, at high priority. They are asked for, and the pulses that
+%% time but their length, so they end when they are read here, at high priority; and a thread of the VM hands them on, so
+%% they are waited for a moment when all schedulers have been heard of. One that is late leaves a start unexplained: what
+%% its cause held up is a stall. They are asked for, and the pulses that
 %% find stalls beat, only while a window is open (see lineage_duty).
 -module(lineage_outliers).
 
@@ -44,7 +46,7 @@
              events = [] :: [event()],              % newest first, as all lists here
              stalls = [] :: [span()],
              taken = [] :: [outlying()],            % not explained yet
-             asked = [] :: [pid()],                 % pulses that have not told their stalls
+             asked = [] :: [pid() | settled],       % pulses that have not told their stalls
              answering = [] :: [gen_server:from()],
              again = false :: boolean(),            % another look is due after this one
              waiting = [] :: [gen_server:from()],   % for that
@@ -56,6 +58,7 @@
 -define(LATE_NS, 3000000).
 -define(LOOK_MS, 1000).      % how often the NIF's ring is emptied while a window is open
 -define(ANSWER_MS, 5000).    % then a look goes without the pulses that have not answered
+-define(SETTLE_MS, 50).      % from the last answer until what the VM has told is here
 -define(KEPT, 100).
 -define(EVENTS, 5000).       % each of events and stalls
 
@@ -123,7 +126,11 @@ handle_info({monitor, Pid, long_schedule, Info}, St) ->
     {noreply, event(long_schedule, Pid, Info, St)};
 handle_info({stalls, Pulse, Stalls}, #st{asked = Asked} = St) ->
     St1 = St#st{asked = lists:delete(Pulse, Asked), stalls = lists:sublist(Stalls ++ St#st.stalls, ?EVENTS)},
-    {noreply, case Asked of [Pulse] -> explained(St1); _ -> St1 end};
+    {noreply, case Asked of
+                  [Pulse] when St#st.taken =:= [] -> explained(St1);
+                  [Pulse] -> timer(?SETTLE_MS, St1#st{asked = [settled]});
+                  _ -> St1
+              end};
 handle_info({look, Timer}, #st{timer = Timer, asked = []} = St) ->
     {noreply, look(St)};
 handle_info({look, Timer}, #st{timer = Timer} = St) ->
@@ -137,7 +144,7 @@ event(What, Pid, Info, #st{events = Events} = St) ->
     From = To - 1000000 * proplists:get_value(timeout, Info, 0),
     St#st{events = lists:sublist([{What, Pid, {From, To}} | Events], ?EVENTS)}.
 
-%% What the VM has told before a pulse answers is here before the answer: what held that scheduler has let go of it.
+%% When a pulse answers, what held its scheduler has let go of it.
 look(#st{asked = [], pulses = Pulses, taken = Taken, waiting = Waiting} = St) ->
     [Pulse ! {look, self()} || Pulse <- Pulses],
     New = case lineage_nif:outliers() of
