@@ -7,57 +7,59 @@
 -import(lineage_text, [table/4, wrap/3, count/2, text/1]).
 
 -define(ROWS, 8).            % supervisors, and outliers
+-define(WIDE, 96).           % columns
 -define(DECADES, 7).
 -define(PERCENTILES, [{p50, <<"50 %">>}, {p99, <<"99 %">>}, {p999, <<"99.9 %">>}]).
 
 -spec lines(lineage_overhead:overhead(), lineage_text:options()) -> [lineage_text:line()].
 lines(#{target_ms := TargetMs} = Overhead, O) ->
-    O1 = O#{target_us => 1000 * TargetMs},
-    head(Overhead)
-        ++ starts(Overhead, O1)
-        ++ deaths(Overhead, O1)
-        ++ section(<<"Critical functions: how much of each call is spent in starts">>, starts, maps:get(critical, Overhead), O1)
-        ++ outliers(Overhead, O1)
-        ++ counts(Overhead, O1).
+    Section = fun(Title, Part, Rows) -> section(Title, Part, Rows, 1000 * TargetMs, O) end,
+    head(Overhead, O)
+        ++ starts(Overhead, Section, O)
+        ++ deaths(Overhead, Section, O)
+        ++ Section(<<"Critical functions: how much of each call is spent in starts">>, starts, maps:get(critical, Overhead))
+        ++ outliers(Overhead, O)
+        ++ counts(Overhead, O).
 
-head(#{mode := Mode, windows := Windows, armed_ms := Armed, observed_ms := Observed, target_ms := TargetMs}) ->
+head(#{mode := Mode, windows := Windows, armed_ms := Armed, observed_ms := Observed, target_ms := TargetMs}, O) ->
     How = case Mode of
               {duty, Percent} -> [number(Percent), <<" % of the time: ">>];
               continuous -> <<"all the time: ">>
           end,
-    [[{bold, <<"Overhead of supervision">>},
-      {dim, text([<<", ">>, How, count(Windows, <<"window">>), <<", ">>, micros(1000 * Armed), <<" of ">>, micros(1000 * Observed),
-                  <<"; target ">>, micros(1000 * TargetMs)])}]].
+    [[{bold, <<"Overhead of supervision">>}]
+     | dim([<<"measured ">>, How, count(Windows, <<"window">>), <<", ">>, micros(1000 * Armed), <<" of ">>, micros(1000 * Observed),
+            <<"; target ">>, micros(1000 * TargetMs)], O)].
+
+dim(Text, O) -> wrap([{dim, text(Text)}], 0, O).
 
 number(N) when is_integer(N) -> integer_to_binary(N);
 number(N) -> io_lib:format("~p", [N]).
 
-starts(#{starts := []}, _O) ->
-    [[{dim, <<"no start of a child was seen so far">>}]];
-starts(#{starts := [All | _] = Rows}, O) ->
+starts(#{starts := []}, _Section, O) ->
+    dim(<<"no start of a child was seen so far">>, O);
+starts(#{starts := [All | _] = Rows}, Section, O) ->
     Mean = fun(Part) -> case All of #{Part := #{mean_us := Us}} -> micros(Us); _ -> <<"-">> end end,
-    section(<<"Starts: from call to return, less the child's own init">>, overhead, Rows, O)
-        ++ [[{dim, text([<<"means: ">>, Mean(latency), <<" in all, ">>,
-                         lists:join(<<", ">>, [[Mean(P), $\s, Word] || {P, Word} <- [{queue, <<"in the supervisor's queue">>}, {work, <<"its work">>},
-                                                                                    {init, <<"init">>}, {back, <<"the way back">>}]])])}]].
+    Section(<<"Starts: from call to return, less the child's own init">>, overhead, Rows)
+        ++ dim([<<"means: ">>, Mean(latency), <<" in all: ">>, Mean(queue), <<" in the supervisor's queue, ">>, Mean(work), <<" its work, ">>,
+                Mean(init), <<" init, ">>, Mean(back), <<" the way back">>], O).
 
-deaths(#{restarts := {error, {_, Sentence}}}, O) ->
-    wrap([{dim, Sentence}], 0, O);
-deaths(#{restarts := Restarts, stops := Stops}, O) ->
-    section(<<"Restarts: from death to the successor's birth">>, birth, Restarts, O)
-        ++ section(<<"Stops: from call to return, less the child's own">>, overhead, Stops, O).
+deaths(#{restarts := {error, {_, Sentence}}}, _Section, O) ->
+    dim(Sentence, O);
+deaths(#{restarts := Restarts, stops := Stops}, Section, _O) ->
+    Section(<<"Restarts: from death to the successor's birth">>, birth, Restarts)
+        ++ Section(<<"Stops: from call to return, less the child's own">>, overhead, Stops).
 
-section(_Title, _Part, [], _O) ->
+section(_Title, _Part, [], _Target, _O) ->
     [];
-section(Title, Part, Rows, O) ->
+section(Title, Part, Rows, Target, O) ->
     Shown = lists:sublist(Rows, ?ROWS),
-    Lines = [{Verdict, Cells} || Row <- Shown, {Verdict, Cells} <- percentiles(Part, Row, O)],
-    [Head | Body] = table([<<"WHOSE">>, <<"COUNT">>, <<"OF">>, <<"AT MOST">>, <<"95 % SURE">>, scale(O), <<"VERDICT">>], [Cells || {_, Cells} <- Lines],
-                          [cyan, plain, dim, bold, dim, plain, plain], O),
+    Lines = [{Verdict, Cells} || Row <- Shown, {Verdict, Cells} <- percentiles(Part, Row, Target, O)],
+    [Head | Body] = table([<<"WHOSE">>, <<"COUNT">>, <<"OF">>, <<"AT MOST">>] ++ interval(<<"95 % SURE">>, O) ++ [scale(O), <<"VERDICT">>],
+                          [Cells || {_, Cells} <- Lines], [cyan, plain, dim, bold] ++ interval(dim, O) ++ [plain, plain], O),
     [[{bold, Title}], Head] ++ [shaded(Verdict, Line) || {{Verdict, _}, Line} <- lists:zip(Lines, Body)]
         ++ [[{dim, text([<<"and ">>, integer_to_binary(length(Rows) - ?ROWS), <<" more">>])}] || length(Rows) > ?ROWS].
 
-percentiles(Part, #{verdict := Verdicts} = Row, O) ->
+percentiles(Part, #{verdict := Verdicts} = Row, Target, O) ->
     #{Part := #{count := Count} = Values} = Row,
     [begin
          #{P := #{value := Value, low := Low, high := High} = Interval} = Values,
@@ -65,8 +67,12 @@ percentiles(Part, #{verdict := Verdicts} = Row, O) ->
          First = P =:= p50,
          {Verdict, [case First of true -> whose(Row); false -> <<>> end,
                     case First of true -> integer_to_binary(Count); false -> <<>> end,
-                    Name, micros(Value), text([micros(Low), <<" - ">>, micros(High)]), bar(Interval, O), verdict(Verdict)]}
+                    Name, micros(Value)] ++ interval(text([micros(Low), <<" - ">>, micros(High)]), O) ++ [bar(Interval, Target, O), verdict(Verdict)]}
      end || {P, Name} <- ?PERCENTILES].
+
+%% Where it is narrow, the bar alone shows it.
+interval(Cell, #{columns := Columns}) when Columns >= ?WIDE -> [Cell];
+interval(_Cell, _O) -> [].
 
 whose(#{supervisor := all}) -> <<"all">>;
 whose(#{supervisor := gone}) -> <<"those that have died">>;
@@ -96,16 +102,16 @@ shaded(Verdict, Line) ->
 
 %% Bars
 
-per_decade(#{columns := Columns}) when Columns >= 96 -> 4;
+per_decade(#{columns := Columns}) when Columns >= 120 -> 4;
 per_decade(_) -> 2.
 
 scale(O) ->
-    Width = 2 * per_decade(O),
-    text([string:pad(Label, Width) || Label <- ["1 us", "100 us", "10 ms"]] ++ ["1 s"]).
+    case per_decade(O) of
+        4 -> <<"1 us    100 us  10 ms   1 s">>;
+        2 -> <<"1 us    10 ms">>
+    end.
 
-bar(#{value := none}, O) ->
-    bar(#{value => 0, low => none, high => none}, O);
-bar(#{value := Value, low := Low, high := High}, #{target_us := Target} = O) ->
+bar(#{value := Value, low := Low, high := High}, Target, O) ->
     Dark = place(case Low of none -> Value; _ -> Low end, O),
     Light = place(case High of none -> Value; _ -> High end, O),
     Mark = place(Target, O),
@@ -133,16 +139,16 @@ outliers(#{outliers := []}, _O) ->
     [];
 outliers(#{outliers := Outliers, target_ms := TargetMs}, O) ->
     Now = erlang:system_time(millisecond),
-    Head = [<<"AGO">>, <<"TOOK">>, <<"QUEUE">>, <<"WORK">>, <<"INIT">>, <<"BACK">>, <<"CAUSE">>, <<"SUPERVISOR">>, <<"CHILD">>],
-    Rows = [[micros(1000 * max(0, Now - At)), micros(Took), micros(Queue), micros(Work), micros(Init), micros(Back), cause(Outlier),
-             lineage_describe:pid(Supervisor), lineage_describe:pid(Child)]
+    Head = [<<"AGO">>, <<"TOOK">>, <<"QUEUE">>, <<"WORK">>, <<"INIT">>, <<"BACK">>, <<"SUPERVISOR">>, <<"CAUSE">>],
+    Rows = [[micros(1000 * max(0, Now - At)), micros(Took), micros(Queue), micros(Work), micros(Init), micros(Back),
+             lineage_describe:pid(Supervisor), cause(Outlier)]
             || #{at := At, latency_us := Took, queue_us := Queue, work_us := Work, init_us := Init, back_us := Back,
-                 supervisor := Supervisor, child := Child} = Outlier <- lists:sublist(Outliers, ?ROWS)],
+                 supervisor := Supervisor} = Outlier <- lists:sublist(Outliers, ?ROWS)],
     Kinds = [case Cause of {Kind, _} -> Kind; Kind -> Kind end || #{cause := Cause} <- Outliers],
     Sums = [[integer_to_binary(length([1 || K <- Kinds, K =:= Kind])), $\s, word(Kind)] || Kind <- lists:usort(Kinds)],
     [[{bold, text([<<"Starts that took longer than ">>, micros(1000 * TargetMs), <<", the last ">>, integer_to_binary(length(Outliers)), <<": ">>,
                    lists:join(<<", ">>, Sums)])}]
-     | table(Head, Rows, [dim, bold, plain, plain, plain, plain, yellow, cyan, cyan], O)].
+     | table(Head, Rows, [dim, bold, plain, plain, plain, plain, cyan, yellow], O)].
 
 word(long_schedule) -> <<"long schedule">>;
 word(Kind) -> atom_to_binary(Kind).
@@ -159,7 +165,7 @@ counts(Overhead, O) ->
                                {unfinished, <<"were cut off by a window's end">>}, {lost, <<"found no room">>},
                                {outliers_lost, <<"slow ones were told no details of">>}],
                #{Key := N} <- [Overhead], N > 0],
-    [Line || Told =/= [], Line <- wrap([{dim, text([<<"not counted: ">>, lists:join(<<", ">>, Told)])}], 0, O)].
+    [Line || Told =/= [], Line <- dim([<<"not counted: ">>, lists:join(<<", ">>, Told)], O)].
 
 micros(none) -> <<"?">>;
 micros(Us) when Us < 9.95 -> text(io_lib:format("~.1f us", [float(Us)]));
