@@ -3,12 +3,15 @@
 
 -include_lib("eunit/include/eunit.hrl").
 
--define(OPTIONS, #{monitors => exact, sites => exact, wrappers => [], exits => all, critical => [{?MODULE, critical, 0}, {nowhere, f, 1}]}).
 -define(GROUPS, [base, requests, overhead]).
 
 -export([critical/0]).
 
 critical() -> ok.
+
+options() -> options(#{exits => all, critical => [{?MODULE, critical, 0}, {nowhere, f, 1}]}).
+
+options(More) -> maps:merge(#{monitors => exact, sites => exact, wrappers => []}, More).
 
 %% Without an open session the VM would end the points at the first call.
 open_test_() ->
@@ -37,7 +40,7 @@ groups() ->
      end || Order <- orders(?GROUPS), Gone <- [Order, lists:reverse(Order)]].
 
 step({arm, Group}, {Points, Armed}) ->
-    {ok, More} = lineage_points:arm(Group, ?OPTIONS, Points),
+    {ok, More} = lineage_points:arm(Group, options(), Points),
     {More, [Group | Armed]};
 step({disarm, Group}, {Points, Armed}) ->
     {lineage_points:disarm(Group, Points), Armed -- [Group]}.
@@ -46,7 +49,7 @@ orders([]) -> [[]];
 orders(List) -> [[E | Rest] || E <- List, Rest <- orders(List -- [E])].
 
 wanted(Group) ->
-    {ok, Points} = lineage_points:arm(Group, ?OPTIONS, none()),
+    {ok, Points} = lineage_points:arm(Group, options(), none()),
     ?assert(lineage_points:is_armed(Group, Points)),
     Set = set(Points),
     ok = lineage_points:destroy(Points),
@@ -79,7 +82,7 @@ actions({meta_match_spec, false}) -> off.
 
 %% A function that is not there yet is no error, and is found when it is.
 loaded_later() ->
-    Options = ?OPTIONS#{critical := [{lineage_points_later, f, 0}]},
+    Options = options(#{exits => all, critical => [{lineage_points_later, f, 0}]}),
     {ok, Points} = lineage_points:arm(overhead, Options, none()),
     ?assertEqual(0, lineage_points:check(Points)),
     {ok, Module, Binary} = compile:forms([{attribute, 1, module, lineage_points_later}, {attribute, 1, export, [{f, 0}]},
@@ -93,7 +96,7 @@ loaded_later() ->
 
 %% Restarts and stops are measured where exits are known.
 exits() ->
-    {ok, Points} = lineage_points:arm(overhead, ?OPTIONS#{exits := suspects}, none()),
+    {ok, Points} = lineage_points:arm(overhead, options(#{exits => suspects, critical => [{?MODULE, critical, 0}]}), none()),
     Set = set(Points),
     ?assertNot(is_map_key({supervisor, terminate_child, 2}, Set)),
     ?assertNot(is_map_key({supervisor, handle_info, 2}, Set)),
