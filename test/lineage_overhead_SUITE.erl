@@ -5,12 +5,12 @@
 
 -export([all/0, init_per_testcase/2, end_per_testcase/2]).
 -export([off/1, starts/1, failures/1, many_callers/1, restarts_and_stops/1, critical/1, windows/1, followed_to_the_end/1, with_scopes/1,
-         detached/1, yielded/1, points_come_back/1, explainer_dies/1, session_dies/1, own_processes/1, monitor_taken/1,
+         detached/1, yielded/1, hook_taken/1, points_come_back/1, explainer_dies/1, session_dies/1, own_processes/1, monitor_taken/1,
          slow_init/1, busy_init/1, busy_supervisor/1, collection/1, hogs/1, one_hog/1, suspended/1, sys_suspended/1]).
 -export([init/1, start_child/1, child/2, place/2, hog/1]).
 
 all() ->
-    [off, starts, failures, many_callers, restarts_and_stops, critical, windows, followed_to_the_end, with_scopes, detached, yielded,
+    [off, starts, failures, many_callers, restarts_and_stops, critical, windows, followed_to_the_end, with_scopes, detached, yielded, hook_taken,
      points_come_back, explainer_dies, session_dies, own_processes, monitor_taken,
      slow_init, busy_init, busy_supervisor, collection, hogs, one_hog, suspended, sys_suspended].
 
@@ -184,7 +184,7 @@ windows(_) ->
     stop(Sup).
 
 start_until(Done, Sup, Made) ->
-    [start(Sup, none) || _ <- lists:seq(1, 100)],
+    [start(Sup, none) ! stop || _ <- lists:seq(1, 100)],
     case Done(lineage:overhead()) of
         true -> Made + 100;
         false -> start_until(Done, Sup, Made + 100)
@@ -278,6 +278,27 @@ yielded(_) ->
             lineage:yield(fun() -> start(Sup, none) end),
             ?assertEqual(2, count(starts, latency, Sup))
     end,
+    stop(Sup).
+
+%% While another tool has the hook births are not seen, and nothing is measured.
+hook_taken(_) ->
+    attach(#{}),
+    Sup = supervisor(),
+    start(Sup, none),
+    lineage_hook:api() =:= single andalso
+        begin
+            Thief = spawn_link(fun Loop() -> receive stop -> ok; _ -> Loop() end end),
+            erlang:trace(new_processes, true, [procs, {tracer, Thief}]),
+            lineage_session:check(),
+            ?assertNot(is_traced()),
+            start(Sup, none),
+            erlang:trace(new_processes, false, [all]),
+            Thief ! stop,
+            lineage_session:check(),
+            start(Sup, none),
+            ?assertMatch(#{windows := 2, unfinished := 0}, lineage:overhead()),
+            ?assertEqual(2, count(starts, latency, Sup))
+        end,
     stop(Sup).
 
 %% Another tool has cleared them.

@@ -27,16 +27,16 @@
 -export([start_link/0, window/1, outliers/0, holder/0, explain/4]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, pulse/1]).
 
--export_type([outlier/0, outlying/0, cause/0]).
+-export_type([outlier/0, cause/0]).
 
 -type cause() :: {gc, pid()} | {long_schedule, pid() | port()} | queue | init | unexplained.
--type outlier() :: #{caller := pid(), supervisor := pid(), child := pid(), at := integer(),
+-type outlier() :: #{caller := pid(), supervisor := pid(), child := pid() | undefined, at := integer(),
                      latency_us := float(), queue_us := float(), work_us := float(), init_us := float(), back_us := float(),
                      busy_us := float(), stalled_us := float(), cause := cause()}.
 %% `at': system time in ms. `busy_us': the part of `queue_us' in which the supervisor was known to serve others;
-%% `stalled_us': the part of the latency that stalls overlap.
+%% `stalled_us': the part of the latency that stalls overlap. `child' is undefined where another process than the
+%% supervisor started it.
 
--type outlying() :: #{caller := pid(), supervisor := pid(), child := pid(), times := [integer(), ...], busy := non_neg_integer()}.
 -type span() :: {FromNs :: integer(), ToNs :: integer()}.
 -type event() :: {gc | long_schedule, pid() | port(), span()}.
 
@@ -45,7 +45,7 @@
              open = false :: boolean(),             % a window
              events = [] :: [event()],              % newest first, as all lists here
              stalls = [] :: [span()],
-             taken = [] :: [outlying()],            % not explained yet
+             taken = [] :: [lineage_nif:outlier()],            % not explained yet
              asked = [] :: [pid() | settled],       % pulses that have not told their stalls
              answering = [] :: [gen_server:from()],
              again = false :: boolean(),            % another look is due after this one
@@ -238,7 +238,7 @@ rest(Owner, Stalls) ->
 %% Causes
 
 %% @doc An outlier of the NIF with its cause; what the VM has told, stalls, and how many schedulers there are.
--spec explain(outlying(), [event()], [span()], pos_integer()) -> outlier().
+-spec explain(lineage_nif:outlier(), [event()], [span()], pos_integer()) -> outlier().
 explain(#{times := [T0, T1, T2, T3, T4], busy := Busy} = Outlier, Events, Stalls, Schedulers) ->
     Whole = {T0, T4},
     Near = [Event || {_, _, Span} = Event <- Events, covered(Whole, [Span]) > 0],

@@ -57,8 +57,7 @@
 -type part() :: #{count := pos_integer(), mean_us := float(), p50 := quantile(), p99 := quantile(), p999 := quantile()}.
 -type quantile() :: lineage_quantile:interval().    % microseconds
 
--type series() :: {{supervisor, pid()} | gone | others | {critical, mfa()},
-                   #{atom() => {SumNs :: non_neg_integer(), [{number(), number(), non_neg_integer()}]}}}.
+-type series() :: {{supervisor, pid()} | gone | others | {critical, mfa()}, #{lineage_nif:part() => lineage_nif:distribution()}}.
 
 -define(PERCENTILES, [{p50, 0.5}, {p99, 0.99}, {p999, 0.999}]).
 %% Of the rows of each kind: their parts as the NIF names them, and the one that the verdict is on.
