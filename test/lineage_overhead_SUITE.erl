@@ -363,7 +363,7 @@ monitor_taken(_) ->
     ?assertEqual([], [N || N <- Without, binary:match(N, <<"system monitor">>) =/= nomatch]).
 
 %% Causes. Each is injected so many times, and each time it is told from the outlier of the very child. A time in which
-%% the machine itself was elsewhere for long proves nothing: it is done again.
+%% the machine itself was elsewhere proves nothing: it is done again, but not for ever.
 
 times() ->
     case os:getenv("LINEAGE_SOAK", "") of
@@ -372,7 +372,7 @@ times() ->
     end.
 
 all_told(Expected, Try) ->
-    all_told(Expected, Try, times(), 10 * times()).
+    all_told(Expected, Try, times(), 4 * times()).
 
 all_told(_Expected, _Try, 0, _Tries) ->
     ok;
@@ -380,14 +380,25 @@ all_told(Expected, Try, Left, Tries) when Tries > 0 ->
     Child = Try(),
     #{outliers := Outliers} = lineage:overhead(),
     case [O || #{child := C} = O <- Outliers, C =:= Child] of
-        [#{latency_us := Latency, stalled_us := Stalled}] when Stalled > Latency / 3, Expected =:= init orelse Expected =:= queue ->
-            all_told(Expected, Try, Left, Tries - 1);
         [#{cause := Cause} = Outlier] ->
-            is_expected(Expected, Cause) orelse ct:fail({told, Outlier}),
-            all_told(Expected, Try, Left - 1, Tries - 1);
+            case is_void(Expected, Outlier) of
+                true ->
+                    all_told(Expected, Try, Left, Tries - 1);
+                false ->
+                    is_expected(Expected, Cause) orelse ct:fail({told, Outlier}),
+                    all_told(Expected, Try, Left - 1, Tries - 1)
+            end;
         [] ->
             all_told(Expected, Try, Left, Tries - 1)
     end.
+
+is_void(init, #{latency_us := Latency, stalled_us := Stalled}) ->
+    Stalled > Latency / 3;
+is_void(queue, #{latency_us := Latency, stalled_us := Stalled, busy_us := Busy}) ->
+    %% A supervisor that is kept from its next request for 100 us is not known to have been busy.
+    Stalled > Latency / 3 orelse Busy < Latency / 2;
+is_void(_Expected, _Outlier) ->
+    false.
 
 is_expected(Expected, {Kind, Pid}) -> Expected =:= {Kind, Pid} orelse Expected =:= Kind;
 is_expected(Expected, Cause) -> Expected =:= Cause.
