@@ -67,6 +67,10 @@ defmodule Lineage.OverheadTest do
 
   test "restarts by a DynamicSupervisor, and stops" do
     attach(exits: :all)
+    # Its reports of the deaths are no news.
+    %{level: level} = :logger.get_primary_config()
+    :ok = :logger.set_primary_config(:level, :none)
+    on_exit(fn -> :logger.set_primary_config(:level, level) end)
     dynamic = start_supervised!({DynamicSupervisor, strategy: :one_for_one, max_restarts: 100})
 
     first =
