@@ -1,24 +1,25 @@
 %% The benchmarks' entry: what a node runs for bench/run.sh. Arms are compared within one run of one node, round by round in a
-%% new order each time; what counts is the ratio within a round, its median over the rounds and its spread.
+%% new order each time.
 %%
 %% Arguments (after -extra), all optional:
-%%   cost | ping | big       what to run (default cost)
-%%   --table fresh|aged      the state of this node's process table
-%%   --workers 1,2  --live 20,20000  --what spawn_link,...  --arms untraced,...   which cells and arms
-%%   --rounds N  --ops N     rounds of a cell, births (or messages) of each arm in a round
+%%   cost | ping | big | overhead | reference | modes | about    what to run (default cost)
+%%   --table fresh|aged      cost, ping: the state of this node's process table
+%%   --workers 1,2  --live 20,20000  --what spawn_link,...  --arms untraced,...   cost, ping: which cells and arms
+%%   --rounds N  --ops N     rounds of a cell; births, messages, starts or calls of each arm in a round
 %%   --shape one|thousand|orphans  --size N    for big
+%%   --children N            for overhead: how many children each supervisor has besides
+%%   --callers 1,8,64        for overhead and reference: how many ask at once
+%%   --seconds N             for modes: how long an arm's turn is
+%%   --small yes             for about: that the figures are of a run that checks the form only
 %%   --out FILE              append one JSON line per arm or figure; without it they go to standard output
 %%   --bars                  a figure beyond its bar makes the exit status 1
 -module(lineage_bench).
 
--export([main/0, emit/2]).
+-export([main/0, emit/2, shuffled/2, otp/0]).
+
+-export_type([options/0]).
 
 -type options() :: #{atom() => term()}.
-
-%% Bars from the design: each arm of Lineage against the no-op tracer that sheds or keeps as it does.
--define(COST_BAR, 1.10).
--define(CLOSURE_BAR, 1.15).
--define(PING_BAR, 1.01).
 
 %% Runs what the command line says, and ends the node: 0, or 1 where --bars was given and one does not hold.
 -spec main() -> no_return().
@@ -26,14 +27,21 @@ main() ->
     Options = options(init:get_plain_arguments(), defaults()),
     Status =
         try run(Options) of
-            true -> 0;
-            false -> 1
+            Held -> status(Options, Held)
         catch
             Class:Reason:Stack ->
                 io:format(standard_error, "~p:~p~n~p~n", [Class, Reason, Stack]),
                 2
         end,
     erlang:halt(Status).
+
+%% Without --bars all figures are only shown.
+status(#{bars := false}, _Held) -> 0;
+status(#{bars := true}, Held) ->
+    case lists:member(false, Held) of
+        true -> 1;
+        false -> 0
+    end.
 
 defaults() ->
     #{
@@ -47,76 +55,49 @@ defaults() ->
         ops => 20000,
         shape => one,
         size => 1000000,
+        children => 0,
+        callers => [1, 8, 64],
+        seconds => 10,
+        small => no,
         out => undefined,
         bars => false
     }.
 
 options([], Options) ->
     Options;
-options([Run | Rest], Options) when Run =:= "cost"; Run =:= "ping"; Run =:= "big" ->
-    options(Rest, Options#{run := list_to_atom(Run)});
 options(["--bars" | Rest], Options) ->
     options(Rest, Options#{bars := true});
 options(["--out", File | Rest], Options) ->
     options(Rest, Options#{out := File});
 options(["--" ++ Name, Value | Rest], Options) ->
     Key = list_to_atom(Name),
-    options(Rest, Options#{Key := value(Key, Value)}).
+    options(Rest, Options#{Key := value(Key, Value)});
+options([Run | Rest], Options) ->
+    options(Rest, Options#{run := list_to_atom(Run)}).
 
-value(Key, Value) when Key =:= rounds; Key =:= ops; Key =:= size -> list_to_integer(Value);
-value(Key, Value) when Key =:= workers; Key =:= live -> [list_to_integer(N) || N <- string:split(Value, ",", all)];
+value(Key, Value) when Key =:= rounds; Key =:= ops; Key =:= size; Key =:= children; Key =:= seconds -> list_to_integer(Value);
+value(Key, Value) when Key =:= workers; Key =:= live; Key =:= callers -> [list_to_integer(N) || N <- string:split(Value, ",", all)];
 value(Key, Value) when Key =:= what; Key =:= arms -> [list_to_atom(A) || A <- string:split(Value, ",", all)];
-value(Key, Value) when Key =:= table; Key =:= shape -> list_to_atom(Value).
+value(Key, Value) when Key =:= table; Key =:= shape; Key =:= small -> list_to_atom(Value).
 
-run(#{run := big} = Options) ->
-    judge(Options, lineage_bench_big:run(Options));
-run(#{table := Table} = Options) ->
-    ok = prepare(Table),
-    io:format("process limit ~b, ~s table, a pid's step ~b~n", [
-        erlang:system_info(process_limit), Table, lineage_bench_load:pid_step()
-    ]),
-    judge(Options, lists:append([population(Live, Options) || Live <- populations(Options)])).
+%% Each benchmark returns for its figures that have a bar whether it holds.
+run(#{run := Run} = Options) when Run =:= cost; Run =:= ping -> lineage_bench_cost:run(Options);
+run(#{run := big} = Options) -> lineage_bench_big:run(Options);
+run(#{run := overhead} = Options) -> lineage_bench_overhead:run(Options);
+run(#{run := reference} = Options) -> lineage_bench_reference:run(Options);
+run(#{run := modes} = Options) -> lineage_bench_modes:run(Options);
+run(#{run := about} = Options) -> lineage_bench_about:run(Options).
 
-prepare(fresh) ->
-    ok;
-prepare(aged) ->
-    _ = lineage_bench_load:age(),
-    ok.
+%% Writes one JSON line, to the file of --out or to standard output.
+-spec emit(options(), #{atom() => lineage_bench_stat:json()}) -> ok.
+emit(#{out := undefined}, Line) ->
+    io:put_chars([lineage_bench_stat:json(Line), $\n]);
+emit(#{out := File}, Line) ->
+    ok = file:write_file(File, [lineage_bench_stat:json(Line), $\n], [append]).
 
-populations(#{run := ping}) -> [20];
-populations(#{live := Live}) -> Live.
-
-%% Without --bars all figures are only shown.
-judge(#{bars := false}, _Held) -> true;
-judge(#{bars := true}, Held) -> lists:all(fun(Is) -> Is end, Held).
-
-%% The idle processes stand beside the load; the rolling loads bring their own.
-population(Live, Options) ->
-    Holder = lineage_bench_load:hold(Live),
-    Held = lists:append([
-        cell(Load, Options)
-     || Load <- loads(Live, Options), not is_rolling(Load)
-    ]),
-    ok = lineage_bench_load:release(Holder),
-    Held ++ lists:append([cell(Load, Options) || Load <- loads(Live, Options), is_rolling(Load)]).
-
-is_rolling(#{what := What}) -> What =:= rolling_link orelse What =:= rolling_monitor.
-
-loads(_Live, #{run := ping, ops := Ops}) ->
-    [#{what => ping_pong, workers => 1, live => 20, ops => Ops}];
-loads(Live, #{what := Whats, workers := Workers, ops := Ops}) ->
-    [#{what => What, workers => N, live => Live, ops => Ops} || What <- Whats, N <- Workers].
-
-cell(Load, #{arms := Chosen, rounds := Rounds} = Options) ->
-    Arms = [untraced | lists:delete(untraced, Chosen)],
-    #{what := What, workers := Workers, live := Live} = Load,
-    io:format("~n~s, ~b worker(s), ~b live~n", [What, Workers, Live]),
-    Results = rounds(Rounds, Load, Arms, rand:seed_s(exsss, {4, 5, 6})),
-    [arm(Arm, Load, Results, Options) || Arm <- Arms].
-
-rounds(0, _Load, _Arms, _Rand) ->
-    [];
-rounds(Left, Load, Arms, Rand0) ->
+%% The arms of a round in a random order, and what the next round is shuffled with.
+-spec shuffled([Arm], rand:state()) -> {[Arm], rand:state()}.
+shuffled(Arms, Rand0) ->
     {Keyed, Rand} = lists:mapfoldl(
         fun(Arm, R0) ->
             {Key, R} = rand:uniform_s(R0),
@@ -125,106 +106,9 @@ rounds(Left, Load, Arms, Rand0) ->
         Rand0,
         Arms
     ),
-    Round = maps:from_list([{Arm, once(Arm, Load)} || {_, Arm} <- lists:sort(Keyed)]),
-    [Round | rounds(Left - 1, Load, Arms, Rand)].
+    {[Arm || {_, Arm} <- lists:sort(Keyed)], Rand}.
 
-%% One arm's workers are there before its tracer; see lineage_bench_arm.
-once(Arm, Load) ->
-    case lineage_bench_arm:workers(Arm) of
-        before ->
-            Self = self(),
-            try
-                lineage_bench_load:run(Load, fun() -> Self ! {handle, lineage_bench_arm:on(Arm)} end)
-            after
-                receive
-                    {handle, Handle} -> lineage_bench_arm:off(Handle)
-                after 0 -> ok
-                end
-            end;
-        later ->
-            Handle = lineage_bench_arm:on(Arm),
-            try
-                lineage_bench_load:run(Load, fun() -> ok end)
-            after
-                lineage_bench_arm:off(Handle)
-            end
-    end.
-
-arm(Arm, #{what := What, workers := Workers, live := Live, ops := Ops} = Load, Results, #{table := Table} = Options) ->
-    Base = base(Arm, What, Results),
-    Wall = lineage_bench_stat:spread(ratios(wall_ns, Arm, Base, Results)),
-    Cpu = lineage_bench_stat:spread(ratios(cpu_ns, Arm, Base, Results)),
-    Against = lineage_bench_stat:median(ratios(wall_ns, Arm, untraced, Results)),
-    Bar = bar(Arm, What),
-    Ns = lineage_bench_stat:median([maps:get(wall_ns, maps:get(Arm, Round)) / Ops || Round <- Results]),
-    Verdict = verdict(Bar, Wall, Cpu),
-    io:format("  ~-17s ~9.1f ns  ~6.3f x ~-10s [~.3f ~.3f]  cpu ~.3f [~.3f ~.3f]  ~.3f x untraced~s~n", [
-        Arm, Ns, maps:get(median, Wall), Base, maps:get(q1, Wall), maps:get(q3, Wall),
-        maps:get(median, Cpu), maps:get(q1, Cpu), maps:get(q3, Cpu), Against, mark(Bar, Verdict)
-    ]),
-    emit(Options, #{
-        bench => maps:get(run, Options),
-        what => What,
-        arm => Arm,
-        base => Base,
-        table => Table,
-        process_limit => erlang:system_info(process_limit),
-        otp => list_to_binary(erlang:system_info(otp_release)),
-        workers => Workers,
-        live => Live,
-        rounds => length(Results),
-        ops => maps:get(ops, Load),
-        ns_per_op => Ns,
-        ratio => Wall,
-        cpu_ratio => Cpu,
-        ratio_untraced => Against,
-        bar => Bar,
-        holds => Verdict
-    }),
-    Verdict =/= false.
-
-ratios(Key, Arm, Base, Results) ->
-    [maps:get(Key, maps:get(Arm, Round)) / maps:get(Key, maps:get(Base, Round)) || Round <- Results].
-
-%% `exits: suspects' sheds what is linked and keeps the rest, `exits: all' keeps everything: each has its no-op peer.
-base(Arm, What, Results) ->
-    Peer = peer(Arm, What),
-    case Results of
-        [#{Peer := _} | _] -> Peer;
-        _ -> untraced
-    end.
-
-peer(_Arm, ping_pong) -> untraced;
-peer(Arm, What) when Arm =:= lineage_suspects; Arm =:= closure_suspects; Arm =:= exact_suspects ->
-    case What =:= spawn_link orelse What =:= rolling_link of
-        true -> noop_shed;
-        false -> noop_mixed
-    end;
-peer(Arm, _What) when Arm =:= lineage_all; Arm =:= closure_all; Arm =:= exact_all -> noop_keep;
-peer(_Arm, _What) -> untraced.
-
-bar(Arm, ping_pong) when Arm =:= lineage_suspects; Arm =:= closure_suspects -> ?PING_BAR;
-bar(_Arm, ping_pong) -> undefined;
-bar(Arm, _What) when Arm =:= lineage_suspects; Arm =:= lineage_all -> ?COST_BAR;
-bar(Arm, _What) when Arm =:= closure_suspects; Arm =:= closure_all -> ?CLOSURE_BAR;
-bar(_Arm, _What) -> undefined.
-
-%% The node's CPU time is judged: other programs on the machine disturb it least, and on a quiet machine it is the wall time.
-%% The wall time must not contradict it: time spent waiting is no CPU time.
-verdict(undefined, _Wall, _Cpu) -> null;
-verdict(Bar, _Wall, #{low := Low}) when Low > Bar -> false;
-verdict(Bar, #{low := Low}, #{median := Cpu}) when Low > Bar, Cpu > Bar -> false;
-verdict(Bar, #{low := Low}, #{median := Cpu}) when Low =< Bar, Cpu =< Bar -> true;
-verdict(_Bar, _Wall, _Cpu) -> unclear.
-
-mark(undefined, _) -> "";
-mark(Bar, true) -> io_lib:format("  (bar ~.2f holds)", [Bar]);
-mark(Bar, unclear) -> io_lib:format("  (bar ~.2f: within the noise)", [Bar]);
-mark(Bar, false) -> io_lib:format("  (bar ~.2f MISSED)", [Bar]).
-
-%% Writes one JSON line, to the file of --out or to standard output.
--spec emit(options(), #{atom() => lineage_bench_stat:json()}) -> ok.
-emit(#{out := undefined}, Line) ->
-    io:put_chars([lineage_bench_stat:json(Line), $\n]);
-emit(#{out := File}, Line) ->
-    ok = file:write_file(File, [lineage_bench_stat:json(Line), $\n], [append]).
+%% This node's release, as the lines name it.
+-spec otp() -> binary().
+otp() ->
+    list_to_binary(erlang:system_info(otp_release)).

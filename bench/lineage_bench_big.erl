@@ -181,7 +181,7 @@ say(#{shape := Shape, size := Size} = Options, #{figure := Figure, value := Valu
         shape => Shape,
         size => Size,
         process_limit => erlang:system_info(process_limit),
-        otp => list_to_binary(erlang:system_info(otp_release)),
+        otp => lineage_bench:otp(),
         bar => maps:get(bar, Line, null),
         holds => Holds
     }),

@@ -37,6 +37,30 @@ lines([Line | Rest], N) ->
 check(#{<<"bench">> := Bench} = Line) ->
     [{Key, maps:get(Key, Line, missing)} || {Key, Is} <- form(Bench), not is(Is, maps:get(Key, Line, missing))].
 
+form(<<"about">>) ->
+    [{Key, text} || Key <- [<<"when">>, <<"otp">>, <<"erts">>, <<"elixir">>, <<"os">>, <<"cpu">>]] ++
+        [{Key, number} || Key <- [<<"memory_kb">>, <<"schedulers">>]] ++ [{<<"small">>, [true, false]}];
+form(<<"overhead">>) ->
+    [
+        {<<"kind">>, [<<"start">>, <<"stop">>, <<"restart">>]},
+        {<<"part">>, [<<"latency">>, <<"birth">>, <<"ack">>]},
+        {<<"arm">>, text},
+        {<<"base">>, [<<"bare">>, <<"bare_task">>, <<"zero">>, null]},
+        {<<"state">>, [<<"warm">>, <<"cold">>]},
+        {<<"children">>, number}
+        | timed()
+    ];
+form(<<"reference">>) ->
+    [
+        {<<"row">>, text},
+        {<<"call">>, text},
+        {<<"phase">>, text},
+        {<<"part">>, text},
+        {<<"arm">>, [<<"legacy">>, <<"supervised">>]},
+        {<<"base">>, [<<"legacy">>, null]},
+        {<<"nodes">>, [1, 2]}
+        | timed()
+    ];
 form(<<"big">>) ->
     [
         {<<"figure">>, text},
@@ -68,13 +92,49 @@ form(Bench) when Bench =:= <<"cost">>; Bench =:= <<"ping">> ->
         {<<"holds">>, [true, false, null, <<"unclear">>]}
     ].
 
+%% What lines of latencies have in common.
+timed() ->
+    [
+        {<<"callers">>, number},
+        {<<"pace">>, [<<"rest">>, <<"saturation">>]},
+        {<<"rounds">>, number},
+        {<<"otp">>, text},
+        {<<"samples">>, number},
+        {<<"failed">>, number},
+        {<<"per_s">>, number},
+        {<<"latency_us">>, percentiles},
+        {<<"overhead_us">>, verdicts},
+        {<<"target_us">>, number},
+        {<<"curve">>, curve}
+    ].
+
 is(number, Value) -> is_number(Value) andalso Value >= 0;
 is(number_or_null, Value) -> Value =:= null orelse is(number, Value);
 is(text, Value) -> is_binary(Value) andalso Value =/= <<>>;
 is(spread, #{<<"median">> := M, <<"q1">> := Q1, <<"q3">> := Q3, <<"low">> := L, <<"high">> := H}) ->
     Q1 =< M andalso M =< Q3 andalso L =< H;
+is(percentiles, #{<<"p50">> := P50, <<"p99">> := P99, <<"p999">> := P999} = Figures) ->
+    lists:all(fun interval/1, maps:values(Figures)) andalso ascending([V || #{<<"value">> := V} <- [P50, P99, P999]]);
+is(verdicts, null) ->
+    true;
+is(verdicts, Figures) ->
+    is(percentiles, Figures) andalso lists:all(fun verdict/1, maps:values(Figures));
+is(curve, [_ | _] = Curve) ->
+    lists:all(fun([P, Us]) -> is(number, P) andalso P < 100 andalso is(number, Us) end, Curve) andalso
+        ascending([Us || [_, Us] <- Curve]);
 is(Values, Value) when is_list(Values) -> lists:member(Value, Values);
 is(_, _) -> false.
+
+%% An end that there are too few samples for is null.
+interval(#{<<"value">> := V, <<"low">> := L, <<"high">> := H}) ->
+    is_number(V) andalso (L =:= null orelse L =< V) andalso (H =:= null orelse V =< H).
+
+ascending(Values) ->
+    Values =:= lists:sort(Values).
+
+verdict(#{<<"verdict">> := <<"more">>, <<"more">> := N}) -> is_integer(N) andalso N > 0;
+verdict(#{<<"verdict">> := Verdict, <<"more">> := null}) -> Verdict =:= <<"pass">> orelse Verdict =:= <<"fail">>;
+verdict(_) -> false.
 
 %% Decodes one JSON value that takes the whole text; raises on anything else. (OTP has no decoder before 27.)
 -spec decode(binary()) -> value().
