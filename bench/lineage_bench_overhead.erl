@@ -35,7 +35,7 @@ run(#{children := Children} = Options) ->
 cells(#{callers := Callers, children := Children, ops := Ops, rounds := Rounds}) ->
     Paced = [{N, Pace} || N <- Callers, Pace <- [rest, saturation]],
     Starts = [cell(start, warm, N, Pace, Children, Rounds, turn_ops(Pace, Ops)) || {N, Pace} <- Paced],
-    Cold = [cell(start, cold, N, Pace, 0, Rounds * ?COLD_ROUNDS, ?COLD) || Children =:= 0, {N, Pace} <- Paced],
+    Cold = [cell(start, cold, N, Pace, 0, Rounds * ?COLD_ROUNDS, min(?COLD, Ops)) || Children =:= 0, {N, Pace} <- Paced],
     %% Restarts never at saturation: a supervisor looks through all restarts of the last second at each one.
     Restarts = [cell(restart, warm, N, rest, Children, Rounds, turn_ops(rest, Ops)) || N <- lists:sublist(Callers, 2)],
     Stops = [cell(stop, warm, N, Pace, Children, Rounds, turn_ops(Pace, Ops)) || {N, Pace} <- Paced, N =< 8],
@@ -58,10 +58,10 @@ cell(Kind, State, Callers, Pace, Children, Rounds, Ops) ->
 cell(#{kind := Kind, rounds := Rounds} = Cell, Warm, Options) ->
     Bases = [{Arm, base(Kind, lineage_bench_starts:base(Arm))} || {Arm, _} <- Warm],
     Arms = [Arm || {Arm, Base} <- Bases, Kind =/= restart orelse Base =/= none],
-    Results = lineage_bench_arms:rounds(Rounds, Arms, fun(Arm) -> turn(Arm, Cell, Warm) end),
+    Results = lineage_bench_cell:rounds(Rounds, Arms, fun(Arm) -> turn(Arm, Cell, Warm) end),
     Shown = [{Arm, Base, maps:get(Arm, Results)} || {Arm, Base} <- Bases, is_map_key(Arm, Results)],
     Fields = maps:with([kind, state, callers, pace, children, rounds], Cell),
-    lists:append([lineage_bench_arms:show(title(Part, Cell), Part, Shown, Fields, Options) || Part <- parts(Kind)]).
+    lists:append([lineage_bench_cell:show(title(Part, Cell), Part, Shown, Fields, Options) || Part <- parts(Kind)]).
 
 parts(restart) -> [birth, ack];
 parts(_) -> [latency].

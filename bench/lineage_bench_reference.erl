@@ -101,7 +101,7 @@ cell(#{row := Name, call := Call, phase := Phase, nodes := Nodes, most := Most, 
     #{rounds := Rounds, ops := Ops} = Options,
     Each = max(1, min(Ops, Most) div Callers),
     Load = #{callers => Callers, pace => saturation, each => Each, warm => min(20, 1 + Each div 5), limit_ms => ?LIMIT_MS},
-    Results = lineage_bench_arms:rounds(Rounds, [legacy, supervised], fun(Arm) ->
+    Results = lineage_bench_cell:rounds(Rounds, [legacy, supervised], fun(Arm) ->
         ok = switch(Members, Phase, Arm =:= supervised),
         lineage_bench_callers:turn(Job, Load)
     end),
@@ -119,7 +119,7 @@ cell(#{row := Name, call := Call, phase := Phase, nodes := Nodes, most := Most, 
     Title = fun(Part) ->
         io_lib:format("~s: ~s, ~s, ~b caller(s), ~b node(s)", [Name, Call, words(Part), Callers, Nodes])
     end,
-    lists:append([lineage_bench_arms:show(Title(Part), Part, Shown, Fields, Options) || Part <- maps:get(parts, Job)]).
+    lists:append([lineage_bench_cell:show(Title(Part), Part, Shown, Fields, Options) || Part <- maps:get(parts, Job)]).
 
 words(call) -> "call to return";
 words(answer) -> "call to answer";

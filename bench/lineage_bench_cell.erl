@@ -1,5 +1,5 @@
 %% The arms of a cell: they take turns, round by round in a new order, and are shown and written beside each other.
--module(lineage_bench_arms).
+-module(lineage_bench_cell).
 
 -export([rounds/3, show/5]).
 
