@@ -34,6 +34,7 @@ place(Us) -> max(1, min(?WIDTH, 1 + round(?DECADE * math:log10(max(1, Us))))).
 %% A time with its unit, three digits.
 -spec us(number() | none) -> string().
 us(none) -> "-";
+us(Us) when Us == 0 -> "0 us";
 us(Us) when abs(Us) < 9.995 -> lists:flatten(io_lib:format("~.2f us", [float(Us)]));
 us(Us) when abs(Us) < 99.95 -> lists:flatten(io_lib:format("~.1f us", [float(Us)]));
 us(Us) when abs(Us) < 999.5 -> lists:flatten(io_lib:format("~b us", [round(Us)]));
