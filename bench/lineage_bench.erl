@@ -9,7 +9,8 @@
 %%   --shape one|thousand|orphans  --size N    for big
 %%   --children N            for overhead: how many children each supervisor has besides
 %%   --callers 1,8,64        for overhead and reference: how many ask at once
-%%   --seconds N             for modes: how long an arm's turn is
+%%   --ms N                  for modes: how long a turn is
+%%   --duty PERCENT          for modes: 0 is Lineage's default
 %%   --small yes             for about: that the figures are of a run that checks the form only
 %%   --out FILE              append one JSON line per arm or figure; without it they go to standard output
 %%   --bars                  a figure beyond its bar makes the exit status 1
@@ -57,7 +58,8 @@ defaults() ->
         size => 1000000,
         children => 0,
         callers => [1, 8, 64],
-        seconds => 10,
+        ms => 10000,
+        duty => 0,
         small => no,
         out => undefined,
         bars => false
@@ -75,7 +77,7 @@ options(["--" ++ Name, Value | Rest], Options) ->
 options([Run | Rest], Options) ->
     options(Rest, Options#{run := list_to_atom(Run)}).
 
-value(Key, Value) when Key =:= rounds; Key =:= ops; Key =:= size; Key =:= children; Key =:= seconds -> list_to_integer(Value);
+value(Key, Value) when Key =:= rounds; Key =:= ops; Key =:= size; Key =:= children; Key =:= ms; Key =:= duty -> list_to_integer(Value);
 value(Key, Value) when Key =:= workers; Key =:= live; Key =:= callers -> [list_to_integer(N) || N <- string:split(Value, ",", all)];
 value(Key, Value) when Key =:= what; Key =:= arms -> [list_to_atom(A) || A <- string:split(Value, ",", all)];
 value(Key, Value) when Key =:= table; Key =:= shape; Key =:= small -> list_to_atom(Value).

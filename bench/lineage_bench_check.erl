@@ -34,8 +34,10 @@ lines([Line | Rest], N) ->
         error:Reason -> {error, N, Reason}
     end.
 
+%% The two measures of modes have a form each besides.
 check(#{<<"bench">> := Bench} = Line) ->
-    [{Key, maps:get(Key, Line, missing)} || {Key, Is} <- form(Bench), not is(Is, maps:get(Key, Line, missing))].
+    Form = form(Bench) ++ lists:append([form(Measure) || #{<<"measure">> := Measure} <- [Line]]),
+    [{Key, maps:get(Key, Line, missing)} || {Key, Is} <- Form, not is(Is, maps:get(Key, Line, missing))].
 
 form(<<"about">>) ->
     [{Key, text} || Key <- [<<"when">>, <<"otp">>, <<"erts">>, <<"elixir">>, <<"os">>, <<"cpu">>]] ++
@@ -61,6 +63,20 @@ form(<<"reference">>) ->
         {<<"nodes">>, [1, 2]}
         | timed()
     ];
+form(<<"modes">>) ->
+    [
+        {<<"measure">>, [<<"throughput">>, <<"truth">>]},
+        {<<"kind">>, [<<"one_for_one">>, <<"dynamic">>]},
+        {<<"arm">>, [<<"none">>, <<"attached">>, <<"exact">>, <<"exits_all">>, <<"duty">>, <<"continuous">>]},
+        {<<"base">>, [<<"none">>, <<"attached">>, <<"callers">>, <<"continuous">>, null]},
+        {<<"callers">>, number},
+        {<<"otp">>, text},
+        {<<"holds">>, [true, false, null, <<"unclear">>]}
+    ];
+form(<<"throughput">>) ->
+    [{<<"rounds">>, number}, {<<"per_s">>, number}, {<<"ratio">>, spread_or_null}, {<<"bar">>, number_or_null}];
+form(<<"truth">>) ->
+    [{<<"samples">>, number}, {<<"base_samples">>, number}, {<<"latency_us">>, percentiles}, {<<"base_us">>, percentiles}];
 form(<<"big">>) ->
     [
         {<<"figure">>, text},
@@ -110,6 +126,7 @@ timed() ->
 
 is(number, Value) -> is_number(Value) andalso Value >= 0;
 is(number_or_null, Value) -> Value =:= null orelse is(number, Value);
+is(spread_or_null, Value) -> Value =:= null orelse is(spread, Value);
 is(text, Value) -> is_binary(Value) andalso Value =/= <<>>;
 is(spread, #{<<"median">> := M, <<"q1">> := Q1, <<"q3">> := Q3, <<"low">> := L, <<"high">> := H}) ->
     Q1 =< M andalso M =< Q3 andalso L =< H;

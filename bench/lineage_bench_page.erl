@@ -89,10 +89,10 @@ count(N) when N < 0 -> ["-", count(-N)];
 count(N) when N < 1000 -> integer_to_list(N);
 count(N) -> [count(N div 1000), $,, io_lib:format("~3..0b", [N rem 1000])].
 
-%% Microseconds with their unit, three digits; `-' for what there is none of.
+%% Microseconds with their unit, three digits or a whole number; `-' for what there is none of.
 -spec time(number() | null) -> text().
 time(null) -> "-";
-time(Us) -> string:replace(lineage_bench_plot:us(Us), "us", [181, $s]).
+time(Us) -> string:replace(re:replace(lineage_bench_plot:us(Us), "\\.0+ ", " ", [{return, list}]), "us", [181, $s]).
 
 %% Lines by a key, in the order in which each key comes first.
 -spec keyed(fun((Line) -> Key), [Line]) -> [{Key, [Line]}].

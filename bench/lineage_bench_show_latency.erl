@@ -1,8 +1,8 @@
-%% The report's sections of latencies: the reference node, supervision, and the measuring of overhead. Each returns the answers
+%% The report's sections of latencies: the reference node, and supervision. Each returns the answers
 %% that stand at the top of the page, and the section.
 -module(lineage_bench_show_latency).
 
--export([reference/1, overhead/1, modes/1]).
+-export([reference/1, overhead/1]).
 
 -import(lineage_bench_page, [figure/3, table/2, details/2, count/1, time/1, keyed/2]).
 
@@ -148,9 +148,6 @@ colour(#{<<"arm">> := Arm}) ->
     proplists:get_value(Arm, [
         {<<"bare">>, 0}, {<<"bare_task">>, 1}, {<<"one_for_one">>, 2}, {<<"dynamic">>, 3}, {<<"task">>, 4}, {<<"partition">>, 5}
     ], 0).
-
-modes(_Lines) ->
-    {[], []}.
 
 %% Lines with a verdict.
 judged(Lines) -> [L || #{<<"overhead_us">> := Overhead} = L <- Lines, Overhead =/= null].

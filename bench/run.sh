@@ -129,9 +129,9 @@ run_reference() {
 
 run_modes() {
     if [ -n "$small" ]; then
-        node 8192 usual modes --rounds 1 --seconds 1
+        node 8192 usual modes --rounds 2 --ms 300 --duty 50
     else
-        node 262144 usual modes --rounds 7 --seconds 10
+        node 262144 usual modes --rounds 7 --ms 10000
     fi
 }
 

@@ -1,0 +1,182 @@
+%% What it costs to measure overhead on a living node, and whether what is measured there is true.
+%%
+%% Throughput: 8 callers start children as fast as they can under a `supervisor' and a DynamicSupervisor, without Lineage and in
+%% each of its modes. Ratios are within a round, of the mode to a plain `attach' and of that to no Lineage. The turns of what must
+%% see some windows of the default duty are the longest.
+%%
+%% Truth: the same load, while Lineage measures it and the callers time themselves. With `continuous' both see the same starts:
+%% they agree when the medians are within 5 % or 1 us of each other and the intervals of p99 and p99.9 overlap. Likewise the
+%% live percentiles of duty and of `continuous'.
+-module(lineage_bench_modes).
+
+-export([run/1]).
+
+-define(CALLERS, 8).
+-define(DUTY_BAR, 0.95).
+%% So many starts of one caller are kept; a turn ends by its time.
+-define(MOST, 400000).
+
+-type arm() :: none | attached | exact | exits_all | duty | continuous.
+
+%% Runs both parts. Returns whether duty is above its bar, and whether live and callers agree.
+-spec run(lineage_bench:options()) -> [boolean()].
+run(Options) ->
+    ok = logger:set_primary_config(level, none),
+    process_flag(trap_exit, true),
+    Kinds = [Kind || Kind <- [one_for_one, dynamic], lists:member(Kind, lineage_bench_starts:arms())],
+    Subjects = [{Kind, lineage_bench_starts:starts(lineage_bench_starts:open(Kind, 0))} || Kind <- Kinds],
+    lists:append([throughput(Kind, Job, Options) ++ truth(Kind, Job, Options) || {Kind, Job} <- Subjects]).
+
+-spec attach(arm(), lineage_bench:options()) -> #{atom() => term()}.
+attach(attached, _) -> #{};
+attach(exact, _) -> #{sites => exact};
+attach(exits_all, _) -> #{exits => all};
+attach(duty, #{duty := 0}) -> #{overhead => duty};
+attach(duty, #{duty := Percent}) -> #{overhead => {duty, Percent}};
+attach(continuous, _) -> #{overhead => continuous}.
+
+base(none) -> none;
+base(attached) -> none;
+base(_) -> attached.
+
+%% Runs the job in one mode, and with it Then, while Lineage is attached.
+turn(none, Job, Ms, _Options, _Then) ->
+    {callers(Job, Ms), none};
+turn(Arm, Job, Ms, Options, Then) ->
+    {ok, _} = lineage:attach(attach(Arm, Options)),
+    try
+        Result = callers(Job, Ms),
+        {Result, Then()}
+    after
+        lineage:detach()
+    end.
+
+callers(Job, Ms) ->
+    lineage_bench_callers:turn(Job, #{callers => ?CALLERS, pace => saturation, each => ?MOST, warm => 0, limit_ms => Ms}).
+
+%% Milliseconds of a turn.
+long(#{ms := Ms}) -> Ms.
+short(#{ms := Ms}) -> max(100, Ms div 5).
+
+throughput(Kind, Job, #{rounds := Rounds} = Options) ->
+    Arms = [none, attached, exact, exits_all, duty, continuous],
+    io:format("~nstarts a second under ~s, ~b callers at saturation~n", [Kind, ?CALLERS]),
+    Rates = rates(Rounds, Arms, Job, Options, rand:seed_s(exsss, {4, 5, 6})),
+    [Held || Arm <- Arms, Held <- rate(Arm, Kind, Rates, Options)].
+
+rates(0, _Arms, _Job, _Options, _Rand) ->
+    [];
+rates(Left, Arms, Job, Options, Rand0) ->
+    {Order, Rand} = lineage_bench:shuffled(Arms, Rand0),
+    Round = maps:from_list([{Arm, per_second(Arm, Job, Options)} || Arm <- Order]),
+    [Round | rates(Left - 1, Arms, Job, Options, Rand)].
+
+per_second(Arm, Job, Options) ->
+    Ms = case Arm =:= duty orelse Arm =:= attached of true -> long(Options); false -> short(Options) end,
+    {#{parts := #{latency := Ns}, failed := 0, wall_ns := Wall}, _} = turn(Arm, Job, Ms, Options, fun() -> none end),
+    length(Ns) * 1.0e9 / Wall.
+
+rate(Arm, Kind, Rates, Options) ->
+    PerSecond = lineage_bench_stat:median([maps:get(Arm, Round) || Round <- Rates]),
+    {Ratio, Bar, Holds} = ratio(Arm, base(Arm), Rates),
+    io:format("  ~-12s~10b a second~ts~n", [Arm, round(PerSecond), beside(base(Arm), Ratio, Bar, Holds)]),
+    lineage_bench:emit(Options, #{
+        bench => modes,
+        measure => throughput,
+        kind => Kind,
+        arm => Arm,
+        base => case Arm of none -> null; _ -> base(Arm) end,
+        callers => ?CALLERS,
+        rounds => length(Rates),
+        otp => lineage_bench:otp(),
+        per_s => PerSecond,
+        ratio => Ratio,
+        bar => Bar,
+        holds => Holds
+    }),
+    [Holds =/= false || Bar =/= null].
+
+ratio(none, _Base, _Rates) ->
+    {null, null, null};
+ratio(Arm, Base, Rates) ->
+    Spread = #{median := Median, high := High} =
+        lineage_bench_stat:spread([maps:get(Arm, Round) / maps:get(Base, Round) || Round <- Rates]),
+    case Arm of
+        duty when Median >= ?DUTY_BAR -> {Spread, ?DUTY_BAR, true};
+        duty when High < ?DUTY_BAR -> {Spread, ?DUTY_BAR, false};
+        duty -> {Spread, ?DUTY_BAR, unclear};
+        _ -> {Spread, null, null}
+    end.
+
+beside(_Base, null, null, null) ->
+    "";
+beside(Base, #{median := Median, low := Low, high := High}, Bar, Holds) ->
+    [io_lib:format("  ~.3f x ~s [~.3f ~.3f]", [Median, base_text(Base), Low, High]), bar(Bar, Holds)].
+
+base_text(none) -> "without";
+base_text(attached) -> "attached".
+
+bar(null, null) -> "";
+bar(Bar, true) -> io_lib:format("  (bar ~.2f holds)", [Bar]);
+bar(Bar, unclear) -> io_lib:format("  (bar ~.2f: within the noise)", [Bar]);
+bar(Bar, false) -> io_lib:format("  (bar ~.2f MISSED)", [Bar]).
+
+%% The continuous one first, with which duty is compared.
+truth(Kind, Job, Options) ->
+    io:format("~nstart latency under ~s, ~b callers at saturation, live and by the callers~n", [Kind, ?CALLERS]),
+    {Own, All} = measured(continuous, Job, short(Options), Options),
+    {_, Duty} = measured(duty, Job, 3 * long(Options), Options),
+    [
+        told(continuous, callers, Kind, All, Own, Options),
+        told(duty, continuous, Kind, Duty, All, Options)
+    ].
+
+%% The callers' percentiles, and the live ones of all supervisors.
+measured(Arm, Job, Ms, Options) ->
+    {#{parts := #{latency := Ns}}, Live} = turn(Arm, Job, Ms, Options, fun() -> live(lineage:overhead()) end),
+    Samples = lineage_bench_latency:sorted(Ns),
+    {(lineage_bench_latency:latency(Samples))#{count => tuple_size(Samples)}, Live}.
+
+live(#{starts := [#{supervisor := all, latency := Latency} | _]}) -> maps:with([p50, p99, p999, count], Latency);
+live(#{starts := []}) -> (lineage_bench_latency:latency(lineage_bench_latency:sorted([])))#{count => 0}.
+
+told(Arm, Peer, Kind, Live, Other, Options) ->
+    Agrees = agree(Live, Other),
+    io:format("  ~-12s~8b live: ~s~n  ~20s: ~s~n  ~s~n", [
+        Arm, maps:get(count, Live), texts(Live), Peer, texts(Other), case Agrees of true -> "they agree"; false -> "they DISAGREE" end
+    ]),
+    lineage_bench:emit(Options, #{
+        bench => modes,
+        measure => truth,
+        kind => Kind,
+        arm => Arm,
+        base => Peer,
+        callers => ?CALLERS,
+        otp => lineage_bench:otp(),
+        samples => maps:get(count, Live),
+        base_samples => maps:get(count, Other),
+        latency_us => lineage_bench_latency:json(maps:remove(count, Live)),
+        base_us => lineage_bench_latency:json(maps:remove(count, Other)),
+        holds => Agrees
+    }),
+    Agrees.
+
+texts(Figures) ->
+    lists:join(", ", [
+        io_lib:format("~s [~s ~s]", [lineage_bench_plot:us(V) || V <- [Value, Low, High]])
+     || {P, _} <- lineage_bench_latency:percentiles(), #{value := Value, low := Low, high := High} <- [maps:get(P, Figures)]
+    ]).
+
+agree(#{p50 := #{value := A}} = Live, #{p50 := #{value := B}} = Other) when is_number(A), is_number(B) ->
+    abs(A - B) =< max(1.0, 0.05 * B) andalso overlap(maps:get(p99, Live), maps:get(p99, Other)) andalso
+        overlap(maps:get(p999, Live), maps:get(p999, Other));
+agree(_, _) ->
+    false.
+
+%% An end that there is none of is as far as can be.
+overlap(#{low := LowA, high := HighA}, #{low := LowB, high := HighB}) ->
+    below(LowA, HighB) andalso below(LowB, HighA).
+
+below(none, _High) -> true;
+below(_Low, none) -> true;
+below(Low, High) -> Low =< High.
