@@ -63,9 +63,10 @@ soak: native ## bars of time and memory at full size, long storms
 	@rebar3 as test compile
 	@bench/soak.sh
 
-bench: native ## all benchmarks
+bench: native ## all benchmarks, and _build/bench/report.html
 	@test/support/packages.sh build
 	@rebar3 compile
+	@mix compile
 	@bench/run.sh
 
 matrix: ## the tests on OTP 27 and 29, in chroots (needs root)

@@ -4,8 +4,9 @@
 -export([rounds/3, show/5]).
 
 -type arm() :: atom().
-%% What an arm's overhead is taken against: another arm; `zero', its latency itself is judged; or it is not judged.
--type base() :: arm() | zero | none.
+%% What an arm's overhead is taken against: the median of another arm, or the same percentile of it; `zero', its latency itself is
+%% judged; `none', it is not judged.
+-type base() :: {arm(), lineage_bench_latency:against()} | zero | none.
 
 %% Has each arm take its turn in each round, and returns all turns of each as one.
 -spec rounds(pos_integer(), [arm(), ...], fun((arm()) -> lineage_bench_callers:result())) ->
@@ -62,15 +63,16 @@ overhead(none, _Samples, _Arms) ->
     none;
 overhead(zero, Samples, _Arms) ->
     lineage_bench_latency:verdicts(Samples);
-overhead(Base, Samples, Arms) ->
-    {Base, _, Bare, _} = lists:keyfind(Base, 1, Arms),
-    lineage_bench_latency:overhead(Samples, Bare).
+overhead({Base, Against}, Samples, Arms) ->
+    {Base, _, Peer, _} = lists:keyfind(Base, 1, Arms),
+    lineage_bench_latency:overhead(Samples, Peer, Against).
 
 against(zero) -> "judged";
 against(_) -> "overhead".
 
 json(none) -> null;
-json(Arm) -> Arm.
+json(zero) -> zero;
+json({Arm, _Against}) -> Arm.
 
 values(Figures) ->
     columns([lineage_bench_plot:us(maps:get(value, maps:get(P, Figures))) || {P, _} <- lineage_bench_latency:percentiles()]).

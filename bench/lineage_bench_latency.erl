@@ -1,17 +1,19 @@
 %% What samples of a latency say: percentiles with their 95 % intervals, how far they are above a base, and the verdict against
 %% a target. Samples are nanoseconds, what is told is microseconds.
 %%
-%% Intervals of percentiles stand on order statistics (lineage_quantile). That of an overhead, which is a percentile less the
-%% *median* of the base, is a percentile bootstrap's of 2,000 resamples from a fixed seed. No resample is drawn out: the k-th
-%% smallest of n draws from n sorted samples is the one at ceil(n B), where B has the distribution Beta(k, n - k + 1), so B is
-%% drawn. Where order statistics give no end, the bootstrap has none either: it cannot see beyond the largest sample.
+%% Intervals of percentiles stand on order statistics (lineage_quantile). That of an overhead, a percentile less one of the base,
+%% is a percentile bootstrap's of 2,000 resamples from a fixed seed. No resample is drawn out: the k-th smallest of n draws from n
+%% sorted samples is the one at ceil(n B), where B has the distribution Beta(k, n - k + 1), so B is drawn. Where order statistics
+%% give no end, the bootstrap has none either: it cannot see beyond the largest sample.
 %%
 %% Both take samples as independent. Those of one turn are somewhat alike, so the intervals are somewhat too narrow.
 -module(lineage_bench_latency).
 
--export([sorted/1, percentiles/0, latency/1, overhead/2, verdicts/1, curve/1, target_us/0, bad/1, told/1, json/1]).
+-export([sorted/1, percentiles/0, latency/1, overhead/3, verdicts/1, curve/1, target_us/0, bad/1, told/1, json/1]).
 
--export_type([samples/0, figures/0]).
+-export_type([samples/0, figures/0, against/0]).
+
+-type against() :: median | same.
 
 -opaque samples() :: tuple().
 -type figure() :: #{
@@ -54,29 +56,37 @@ verdicts(Samples) ->
      || {Key, P} <- percentiles()
     ]).
 
-%% The percentiles less the base's median, with the verdict of each against the target.
--spec overhead(samples(), samples()) -> figures().
-overhead(Samples, Base) when tuple_size(Samples) > 0, tuple_size(Base) > 0 ->
-    {Medians, Rand1} = resampled(Base, 0.5, rand:seed_s(exsss, ?SEED)),
-    Values = values(Samples),
-    Median = at(Base, 0.5),
+%% The percentiles less the base's `median', or less the `same' percentile of the base, with the verdict of each against the
+%% target.
+-spec overhead(samples(), samples(), against()) -> figures().
+overhead(Samples, Base, Against) when tuple_size(Samples) > 0, tuple_size(Base) > 0 ->
     {Figures, _} = lists:mapfoldl(
         fun({Key, P}, Rand) ->
-            {Quantiles, Next} = resampled(Samples, P, Rand),
-            Interval = bootstrap(at(Samples, P) - Median, lists:zipwith(fun(A, B) -> A - B end, Quantiles, Medians), Values, P),
-            {{Key, judged(Interval, Values, P, ?TARGET_NS + Median)}, Next}
+            {Figure, Next} = difference(Samples, P, Base, base(Against, P), Rand),
+            {{Key, Figure}, Next}
         end,
-        Rand1,
+        rand:seed_s(exsss, ?SEED),
         percentiles()
     ),
     maps:from_list(Figures);
-overhead(_None, _Base) ->
+overhead(_None, _Base, _Against) ->
     verdicts({}).
 
-bootstrap(Value, Differences, Values, P) ->
-    Boot = list_to_tuple(lists:sort(Differences)),
-    {Low, High} = lineage_quantile:ranks(lineage_quantile:count(Values), P),
-    #{value => Value, low => ended(Low, at(Boot, 0.025)), high => ended(High, at(Boot, 0.975))}.
+base(median, _P) -> 0.5;
+base(same, P) -> P.
+
+difference(Samples, P, Base, Q, Rand0) ->
+    {Lows, Rand1} = resampled(Base, Q, Rand0),
+    {Highs, Rand} = resampled(Samples, P, Rand1),
+    Boot = list_to_tuple(lists:sort(lists:zipwith(fun(A, B) -> A - B end, Highs, Lows))),
+    {Low, High} = lineage_quantile:ranks(tuple_size(Samples), P),
+    {LowBase, HighBase} = lineage_quantile:ranks(tuple_size(Base), Q),
+    Interval = #{
+        value => at(Samples, P) - at(Base, Q),
+        low => ended(HighBase, ended(Low, at(Boot, 0.025))),
+        high => ended(LowBase, ended(High, at(Boot, 0.975)))
+    },
+    {judged(Interval, values(Samples), P, ?TARGET_NS + at(Base, Q)), Rand}.
 
 ended(none, _End) -> none;
 ended(_Rank, End) -> End.

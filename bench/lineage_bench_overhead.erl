@@ -66,9 +66,9 @@ cell(#{kind := Kind, rounds := Rounds} = Cell, Warm, Options) ->
 parts(restart) -> [birth, ack];
 parts(_) -> [latency].
 
-base(restart, none) -> none;
+base(_, none) -> none;
 base(restart, _Bare) -> zero;
-base(_, Base) -> Base.
+base(_, Bare) -> {Bare, median}.
 
 turn(Arm, #{state := cold} = Cell, _Warm) ->
     Subject = lineage_bench_starts:open(Arm, 0),

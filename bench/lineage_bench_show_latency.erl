@@ -24,7 +24,7 @@ reference(Lines) ->
             {p, [], answer(Judged, "the public calls behind the audit's places")},
             {p, [{class, "how"}],
                 "Grey: the code as it was audited. Blue: the same call under supervision, in turns on the same node. At the right "
-                "the overhead: the supervised call at p99.9 less the median of the audited one. \"To answer\" and \"to death\" "
+                "the overhead: the supervised call at p99.9 less the audited one at p99.9. \"To answer\" and \"to death\" "
                 "last until what the call began is over: the audited code returns before. A recorded coordination is agreed "
                 "on by both nodes, so that it outlives one: that, not supervision, is what it pays for."},
             [
