@@ -131,16 +131,19 @@ is(text, Value) -> is_binary(Value) andalso Value =/= <<>>;
 is(spread, #{<<"median">> := M, <<"q1">> := Q1, <<"q3">> := Q3, <<"low">> := L, <<"high">> := H}) ->
     Q1 =< M andalso M =< Q3 andalso L =< H;
 is(percentiles, #{<<"p50">> := P50, <<"p99">> := P99, <<"p999">> := P999} = Figures) ->
-    lists:all(fun interval/1, maps:values(Figures)) andalso ascending([V || #{<<"value">> := V} <- [P50, P99, P999]]);
+    intervals(Figures) andalso ascending([V || #{<<"value">> := V} <- [P50, P99, P999]]);
 is(verdicts, null) ->
     true;
-is(verdicts, Figures) ->
-    is(percentiles, Figures) andalso lists:all(fun verdict/1, maps:values(Figures));
+is(verdicts, #{<<"p50">> := _, <<"p99">> := _, <<"p999">> := _} = Figures) ->
+    intervals(Figures) andalso lists:all(fun verdict/1, maps:values(Figures));
 is(curve, [_ | _] = Curve) ->
     lists:all(fun([P, Us]) -> is(number, P) andalso P < 100 andalso is(number, Us) end, Curve) andalso
         ascending([Us || [_, Us] <- Curve]);
 is(Values, Value) when is_list(Values) -> lists:member(Value, Values);
 is(_, _) -> false.
+
+intervals(Figures) ->
+    lists:all(fun interval/1, maps:values(Figures)).
 
 %% An end that there are too few samples for is null.
 interval(#{<<"value">> := V, <<"low">> := L, <<"high">> := H}) ->

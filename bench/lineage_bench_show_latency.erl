@@ -130,9 +130,11 @@ kind(_Title, _Panel, _Group, []) ->
 kind(Title, Panel, Group, Lines) ->
     Axis = axis(Lines),
     figure(Title, marks(), [
-        rows(Name, [[{group, Text} | [row(L, arm_text(L), colour(L)) || L <- Cell]] || {Text, Cell} <- keyed(Group, Of)], Axis)
+        rows(Name, [[{group, Text} | [row(L, arm_text(L), colour(L)) || L <- in_order(Cell)]] || {Text, Cell} <- keyed(Group, Of)], Axis)
      || {Name, Of} <- keyed(Panel, Lines)
     ]).
+
+in_order(Lines) -> lists:sort(fun(A, B) -> colour(A) =< colour(B) end, Lines).
 
 arm_text(#{<<"arm">> := Arm}) -> arm(Arm).
 
