@@ -70,7 +70,7 @@ start_peer() ->
     },
     case peer:start(Options) of
         {ok, Peer, There} ->
-            case net_kernel:start([Here, longnames]) of
+            case net_kernel:start(Here, #{name_domain => longnames}) of
                 {ok, _} ->
                     true = erlang:set_cookie(list_to_atom(Cookie)),
                     {ok, Peer, [Here, There]};

@@ -51,12 +51,12 @@ open(Arm, Children) ->
 supervisor(one_for_one) ->
     linked(supervisor:start_link(?MODULE, []));
 supervisor(dynamic) ->
-    linked(?DYNAMIC:start_link(intensity()));
+    linked(?DYNAMIC:start_link(dynamic()));
 supervisor(task) ->
     linked(?TASK:start_link(intensity()));
 supervisor(partition) ->
     Name = list_to_atom("lineage_bench_partition_" ++ integer_to_list(erlang:unique_integer([positive]))),
-    _ = linked(?PARTITION:start_link([{child_spec, {?DYNAMIC, intensity()}}, {name, Name}])),
+    _ = linked(?PARTITION:start_link([{child_spec, {?DYNAMIC, dynamic()}}, {name, Name}])),
     Name;
 supervisor(_Bare) ->
     none.
@@ -75,7 +75,9 @@ close({_, Supervisor}) ->
 whereis_pid(Pid) when is_pid(Pid) -> Pid;
 whereis_pid(Name) -> whereis(Name).
 
-intensity() -> [{strategy, one_for_one}, {max_restarts, ?INTENSITY}, {max_seconds, 1}].
+dynamic() -> [{strategy, one_for_one} | intensity()].
+
+intensity() -> [{max_restarts, ?INTENSITY}, {max_seconds, 1}].
 
 -spec init([]) -> {ok, {supervisor:sup_flags(), []}}.
 init([]) ->
