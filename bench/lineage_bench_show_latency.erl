@@ -13,7 +13,7 @@
 %% Each place of the audit, as it was and supervised.
 -spec reference([line()]) -> section().
 reference(Lines) ->
-    Judged = judged(Lines),
+    Judged = [L || #{<<"phase">> := Phase} = L <- judged(Lines), Phase =/= <<"phase_4">>],
     Coordinate = [L || #{<<"call">> := <<"MABEAM.Coordination.coordinate/3">>, <<"nodes">> := 1} = L <- Judged],
     {
         [
@@ -26,7 +26,8 @@ reference(Lines) ->
                 "Grey: the code as it was audited. Blue: the same call under supervision, in turns on the same node. At the right "
                 "the overhead: the supervised call at p99.9 less the audited one at p99.9. \"To answer\" and \"to death\" "
                 "last until what the call began is over: the audited code returns before. A recorded coordination is agreed "
-                "on by both nodes, so that it outlives one: that, not supervision, is what it pays for."},
+                "on by both nodes, so that it outlives one: supervised in both arms, it is compared with one that is not recorded, "
+                "and not counted above."},
             [
                 figure(
                     [integer_to_list(Callers), " caller", [$s || Callers > 1], " at once, each again when it has been answered"],
