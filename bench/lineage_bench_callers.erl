@@ -1,7 +1,9 @@
 %% Callers that do the same thing over and over, each in a process of its own, and note how long it took each time.
 %%
 %% What one does next begins when what it did is over, so with N callers at most N are under way: at saturation at once, at rest
-%% after a pause of 1 to 2 ms. Times are noted in arrays outside of the heaps, so that noting makes no garbage.
+%% after a pause of 1 to N + 1 ms, so that one or two begin in a millisecond, however many they are. (The VM's timers go off
+%% once in a millisecond: with a pause of 1 ms all would begin together.) Times are noted in arrays outside of the heaps, so that
+%% noting makes no garbage.
 -module(lineage_bench_callers).
 
 -export([turn/2, join/1]).
@@ -81,9 +83,9 @@ warm(Left, State, #{once := Once} = Job) ->
 
 work(N, Failed, State, _Job, #{each := Each}, _Arrays, _Until) when N + Failed > Each ->
     {State, N - 1, Failed};
-work(N, Failed, State, #{once := Once} = Job, #{pace := Pace} = Load, Arrays, Until) ->
+work(N, Failed, State, #{once := Once} = Job, #{pace := Pace, callers := Callers} = Load, Arrays, Until) ->
+    ok = pause(Pace, Callers),
     {Times, Next} = Once(State),
-    ok = pause(Pace),
     {Count, Bad} =
         case Times of
             failed ->
@@ -103,11 +105,11 @@ note(N, [Array | Arrays], [Time | Times]) ->
     ok = atomics:put(Array, N, Time),
     note(N, Arrays, Times).
 
-pause(saturation) ->
+pause(saturation, _Callers) ->
     ok;
-pause(rest) ->
+pause(rest, Callers) ->
     receive
-    after rand:uniform(2) -> ok
+    after rand:uniform(Callers + 1) -> ok
     end.
 
 %% The nanoseconds in an array's first places.

@@ -4,9 +4,11 @@
 %% each of its modes. Ratios are within a round, of the mode to a plain `attach' and of that to no Lineage. The turns of what must
 %% see some windows of the default duty are the longest.
 %%
-%% Truth: the same load, while Lineage measures it and the callers time themselves. With `continuous' both see the same starts:
-%% they agree when the medians are within 5 % or 1 us of each other and the intervals of p99 and p99.9 overlap. Likewise the
-%% live percentiles of duty and of `continuous'.
+%% Truth: the callers start one or two children in a millisecond, and time that, while Lineage measures it. With `continuous' both
+%% see the same starts: they agree when the medians are within 5 % or 1 us of each other and the intervals of p99 and p99.9
+%% overlap. Likewise the live percentiles of duty and of `continuous'. (Not at saturation, where one turn is not like the next: as
+%% the supervisor and its callers come to share a scheduler or not, the median is 13 us or 100.) What the callers see beyond what is
+%% seen live is the trace of the call itself, about a microsecond.
 -module(lineage_bench_modes).
 
 -export([run/1]).
@@ -40,23 +42,23 @@ base(attached) -> none;
 base(_) -> attached.
 
 %% Runs the job in one mode, and with it Then, while Lineage is attached.
-turn(none, Job, Ms, _Options, _Then) ->
-    {callers(Job, Ms), none};
-turn(Arm, Job, Ms, Options, Then) ->
+turn(none, Job, Pace, Ms, _Options, _Then) ->
+    {callers(Job, Pace, Ms), none};
+turn(Arm, Job, Pace, Ms, Options, Then) ->
     {ok, _} = lineage:attach(attach(Arm, Options)),
     try
-        Result = callers(Job, Ms),
+        Result = callers(Job, Pace, Ms),
         {Result, Then()}
     after
         lineage:detach()
     end.
 
-callers(Job, Ms) ->
-    lineage_bench_callers:turn(Job, #{callers => ?CALLERS, pace => saturation, each => ?MOST, warm => 0, limit_ms => Ms}).
+callers(Job, Pace, Ms) ->
+    lineage_bench_callers:turn(Job, #{callers => ?CALLERS, pace => Pace, each => ?MOST, warm => 0, limit_ms => Ms}).
 
 %% Milliseconds of a turn.
 long(#{ms := Ms}) -> Ms.
-short(#{ms := Ms}) -> max(100, Ms div 5).
+short(#{ms := Ms}) -> max(100, Ms div 10).
 
 throughput(Kind, Job, #{rounds := Rounds} = Options) ->
     Arms = [none, attached, exact, exits_all, duty, continuous],
@@ -73,7 +75,7 @@ rates(Left, Arms, Job, Options, Rand0) ->
 
 per_second(Arm, Job, Options) ->
     Ms = case Arm =:= duty orelse Arm =:= attached of true -> long(Options); false -> short(Options) end,
-    {#{parts := #{latency := Ns}, failed := 0, wall_ns := Wall}, _} = turn(Arm, Job, Ms, Options, fun() -> none end),
+    {#{parts := #{latency := Ns}, failed := 0, wall_ns := Wall}, _} = turn(Arm, Job, saturation, Ms, Options, fun() -> none end),
     length(Ns) * 1.0e9 / Wall.
 
 rate(Arm, Kind, Rates, Options) ->
@@ -123,9 +125,9 @@ bar(Bar, false) -> io_lib:format("  (bar ~.2f MISSED)", [Bar]).
 
 %% The continuous one first, with which duty is compared.
 truth(Kind, Job, Options) ->
-    io:format("~nstart latency under ~s, ~b callers at saturation, live and by the callers~n", [Kind, ?CALLERS]),
-    {Own, All} = measured(continuous, Job, short(Options), Options),
-    {_, Duty} = measured(duty, Job, 3 * long(Options), Options),
+    io:format("~nstart latency under ~s, ~b callers at rest, live and by the callers~n", [Kind, ?CALLERS]),
+    {Own, All} = measured(continuous, Job, long(Options), Options),
+    {_, Duty} = measured(duty, Job, 6 * long(Options), Options),
     [
         told(continuous, callers, Kind, All, Own, Options),
         told(duty, continuous, Kind, Duty, All, Options)
@@ -133,7 +135,7 @@ truth(Kind, Job, Options) ->
 
 %% The callers' percentiles, and the live ones of all supervisors.
 measured(Arm, Job, Ms, Options) ->
-    {#{parts := #{latency := Ns}}, Live} = turn(Arm, Job, Ms, Options, fun() -> live(lineage:overhead()) end),
+    {#{parts := #{latency := Ns}}, Live} = turn(Arm, Job, rest, Ms, Options, fun() -> live(lineage:overhead()) end),
     Samples = lineage_bench_latency:sorted(Ns),
     {(lineage_bench_latency:latency(Samples))#{count => tuple_size(Samples)}, Live}.
 

@@ -1,8 +1,8 @@
 %% What supervision costs: starts under each kind of supervisor against the same child started bare, restarts, and stops.
 %%
-%% One node runs one size: how many children each supervisor has besides. Its cells are: so many callers, at rest (each starts at
-%% most one child in 1 to 2 ms) or at saturation (each starts the next when the last one is gone), cold (the first 100 starts of
-%% a supervisor, whose code is loaded) or warm. In each cell the arms take turns, round by round in a new order.
+%% One node runs one size: how many children each supervisor has besides. Its cells are: so many callers, at rest (all together
+%% start one or two children in a millisecond) or at saturation (each starts the next when the last one is gone), cold (the
+%% first 100 starts of a supervisor or some more, so that each caller has as many; code is loaded) or warm. In each cell the arms take turns, round by round in a new order.
 %%
 %% "Start overhead, bench" is the latency of the supervised start at a percentile, less the *median* of the same child started
 %% bare in the same cell. (The live one is a start's own latency less its child's init: another thing, another name.) Likewise
@@ -52,7 +52,7 @@ cell(Kind, State, Callers, Pace, Children, Rounds, Ops) ->
         pace => Pace,
         children => Children,
         rounds => Rounds,
-        each => max(1, Ops div Callers)
+        each => (Ops + Callers - 1) div Callers
     }.
 
 cell(#{kind := Kind, rounds := Rounds} = Cell, Warm, Options) ->

@@ -44,9 +44,14 @@ place(#{<<"call">> := Call, <<"part">> := Part, <<"nodes">> := Nodes}) -> {Call,
 
 group({{Call, Part, Nodes}, Lines}) ->
     [
-        {group, [last(Call), to(Part), [", 2 nodes, recorded" || Nodes =:= 2, Call =:= <<"MABEAM.Coordination.coordinate/3">>]]}
-        | [row(Line, maps:get(<<"arm">>, Line), arm_colour(Line)) || Line <- Lines]
+        {group, [last(Call), to(Part), [", 2 nodes" || Nodes =:= 2]]}
+        | [row(Line, arm_word(Line), arm_colour(Line)) || Line <- Lines]
     ].
+
+%% In phase 4 both are supervised.
+arm_word(#{<<"phase">> := <<"phase_4">>, <<"arm">> := <<"legacy">>}) -> "not recorded";
+arm_word(#{<<"phase">> := <<"phase_4">>}) -> "recorded";
+arm_word(#{<<"arm">> := Arm}) -> Arm.
 
 arm_colour(#{<<"arm">> := <<"legacy">>}) -> 0;
 arm_colour(_) -> 2.
@@ -75,8 +80,8 @@ overhead(Lines) ->
             {p, [], answer(Usual, "starts, restarts and stops with at most 1,000 children")},
             {p, [{class, "how"}],
                 "A start's overhead is its latency at a percentile, less the median of the same child started bare (grey) in "
-                "the same cell; a stop's likewise. A restart has no bare peer and is judged as it is. At rest each caller "
-                "starts at most one child in 1 to 2 ms; at saturation the next one when the last is gone, so that its "
+                "the same cell; a stop's likewise. A restart has no bare peer and is judged as it is. At rest all callers "
+                "together start one or two children in a millisecond; at saturation each the next one when its last is gone, so that its "
                 "exit is still in the supervisor's queue. Percentile bootstrap of 2,000 resamples for overheads, order statistics "
                 "for latencies, 95 %."},
             starts([L || #{<<"kind">> := <<"start">>} = L <- Lines]),

@@ -20,8 +20,9 @@ modes(Lines) ->
         [
             {p, [], truth(Truths)},
             {p, [{class, "how"}],
-                "8 callers start children as fast as they can. Ratios are within a round: of a mode to a plain attach, and of that "
-                "to no Lineage. By default overhead is measured in windows of 100 ms, 2 % of the time."},
+                "Throughput: 8 callers start children as fast as they can. Ratios are within a round: of a mode to a plain attach, and of that "
+                "to no Lineage. By default overhead is measured in windows of 100 ms, 2 % of the time. Latencies: 8 callers at rest, "
+                "who time their own starts while Lineage does."},
             figure("Starts a second, as a ratio", "With the 95 % interval of the median over the rounds; red: the bar. At the right: starts a second.", [
                 lineage_bench_svg:rows(#{
                     title => supervisor(L),
