@@ -563,19 +563,21 @@ static bool exit_in_service(struct lin_timings *timings, uint64_t supervisor, ui
     return its;
 }
 
-void lin_timing_exit(struct lin_timings *timings, void *env, uint64_t supervisor, uint64_t child,
-                     uint32_t initial_call, bool told, bool ordered, uint64_t at) {
+void lin_timing_exit(struct lin_timings *timings, void *env, const struct lin_exit *exit,
+                     uint64_t at) {
     uint32_t window;
     enum lin_phase phase;
-    if (!in_window(timings, &window, &phase) || exit_in_service(timings, supervisor, child, at) ||
+    if (!in_window(timings, &window, &phase) ||
+        exit_in_service(timings, exit->supervisor, exit->child, at) || !exit->linked ||
         phase != LIN_TIMING_ON)
         return;
-    struct lin_timing_set *set = lock(timings, child, DEATH);
-    struct slot *slot = put_locked(timings, set, env, child, DEATH, window, at);
+    struct lin_timing_set *set = lock(timings, exit->child, DEATH);
+    struct slot *slot = put_locked(timings, set, env, exit->child, DEATH, window, at);
     if (slot != NULL) {
-        slot->of.death.supervisor = supervisor;
-        slot->of.death.initial_call = initial_call;
-        slot->of.death.patience = ordered ? at : at + ticks_of(timings, told ? TOLD_NS : UNTOLD_NS);
+        double patience = exit->ordered ? 0 : exit->told ? TOLD_NS : UNTOLD_NS;
+        slot->of.death.supervisor = exit->supervisor;
+        slot->of.death.initial_call = exit->initial_call;
+        slot->of.death.patience = at + ticks_of(timings, patience);
     }
     unlock(set);
 }

@@ -135,12 +135,16 @@ void lin_timing_born(struct lin_timings *timings, uint64_t supervisor, uint64_t 
 /* `child` tells its parent how its init went. */
 void lin_timing_ack(struct lin_timings *timings, uint64_t supervisor, uint64_t child, bool ok,
                     uint64_t at);
-/*
- * `child` of `supervisor` exits. `told`: the supervisor is known to be told of exits by a trace
- * point. `ordered`: the reason is what a supervisor gives; it may have ended the child itself.
- */
-void lin_timing_exit(struct lin_timings *timings, void *env, uint64_t supervisor, uint64_t child,
-                     uint32_t initial_call, bool told, bool ordered, uint64_t at);
+struct lin_exit {
+    uint64_t supervisor, child;
+    uint32_t initial_call;
+    bool linked;  /* else the supervisor has let go of it, to stop it, and is told nothing */
+    bool told;    /* its exits are known to be told by a trace point where the supervisor hears */
+    bool ordered; /* the reason is what a supervisor gives: it may have ended the child itself */
+};
+/* A supervisor's child exits. */
+void lin_timing_exit(struct lin_timings *timings, void *env, const struct lin_exit *exit,
+                     uint64_t at);
 
 /* A call of the critical path `which` begins, and ends, in `pid`. */
 void lin_timing_enter(struct lin_timings *timings, void *env, uint64_t pid, unsigned which,

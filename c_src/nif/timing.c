@@ -149,15 +149,27 @@ void lin_timing_birth(struct lin_census *census, const struct lin_birth *birth) 
 
 void lin_timing_death(ErlNifEnv *env, struct lin_census *census, uint64_t pid,
                       ERL_NIF_TERM reason) {
-    struct lin_entry entry, guardian;
+    struct lin_entry entry, supervisor;
     if (!census->exits_all || !lin_timings_in_window(census->timings) ||
-        !lin_census_read(census, pid, &entry) || entry.guardian == 0 ||
-        !lin_census_read(census, entry.guardian, &guardian))
+        !lin_census_read(census, pid, &entry))
         return;
-    bool told = (guardian.flags & LIN_F_TOLD) != 0;
-    if (told || (guardian.flags & LIN_CLASS_SUPERVISOR) != 0)
-        lin_timing_exit(census->timings, env, entry.guardian, pid, entry.initial_call, told,
-                        tag_of(env, reason) == am_shutdown, lin_clock_ticks());
+    /* Before it stops a child a supervisor unlinks it. */
+    bool linked = entry.guardian != 0;
+    uint64_t whose = linked                               ? entry.guardian
+                     : (entry.flags & LIN_F_FOREIGN) != 0 ? 0
+                                                          : entry.parent;
+    if (whose == 0 || !lin_census_read(census, whose, &supervisor) ||
+        (supervisor.flags & (LIN_F_TOLD | LIN_CLASS_SUPERVISOR)) == 0)
+        return;
+    struct lin_exit its = {
+        .supervisor = whose,
+        .child = pid,
+        .initial_call = entry.initial_call,
+        .linked = linked,
+        .told = (supervisor.flags & LIN_F_TOLD) != 0,
+        .ordered = tag_of(env, reason) == am_shutdown,
+    };
+    lin_timing_exit(census->timings, env, &its, lin_clock_ticks());
 }
 
 /* timing(on | drain | off) */
