@@ -147,7 +147,7 @@ static int need_of(void *env, const struct slot *slot, uint32_t window) {
     return slot->role == DEATH ? 3 : 4;
 }
 
-/* A fresh slot; NULL, and counted, when there is no room. */
+/* A fresh slot; NULL when there is no room. */
 static struct slot *take_locked(struct lin_timings *timings, struct lin_timing_set *set, void *env,
                                 uint32_t window, uint64_t at) {
     struct slot *room = NULL;
@@ -160,10 +160,8 @@ static struct slot *take_locked(struct lin_timings *timings, struct lin_timing_s
             need = its;
         }
     }
-    if (need == 4) {
-        ADD(timings->counts.lost, 1);
+    if (need == 4)
         return NULL;
-    }
     /* What dies with its supervisor is not started again. */
     if (need == 1 && room->role != DEATH && is_awaited(room, at))
         ADD(timings->counts.unfinished, 1);
@@ -260,6 +258,8 @@ void lin_timing_ask(struct lin_timings *timings, void *env, uint64_t caller,
         slot = put_locked(timings, set, env, caller, CALL, window, at);
         if (slot != NULL)
             slot->request = request;
+        else
+            ADD(timings->counts.lost, 1);
     }
     unlock(set);
 }
@@ -385,6 +385,7 @@ static void meet(struct lin_timings *timings, uint64_t caller, enum lin_request 
     struct slot *call = find_locked(set, caller, CALL, window);
     if (call != NULL && busy_from == 0) {
         call->pid = 0;
+        ADD(timings->counts.lost, 1);
     } else if (call != NULL && call->request == request && call->of.call.served == 0) {
         uint64_t from = busy_from > call->began ? busy_from : call->began;
         call->of.call.supervisor = supervisor;
@@ -445,6 +446,8 @@ void lin_timing_replace(struct lin_timings *timings, void *env, uint64_t supervi
     if (slot != NULL && known) {
         slot->of.service.death = death.began;
         slot->of.service.initial_call = death.of.death.initial_call;
+    } else if (known) {
+        ADD(timings->counts.lost, 1);
     }
     unlock(set);
 }
@@ -578,6 +581,8 @@ void lin_timing_exit(struct lin_timings *timings, void *env, const struct lin_ex
         slot->of.death.supervisor = exit->supervisor;
         slot->of.death.initial_call = exit->initial_call;
         slot->of.death.patience = at + ticks_of(timings, patience);
+    } else if (!exit->ordered) {
+        ADD(timings->counts.lost, 1);
     }
     unlock(set);
 }
@@ -592,8 +597,9 @@ void lin_timing_enter(struct lin_timings *timings, void *env, uint64_t pid, unsi
     struct slot *slot = find_locked(set, pid, PATH + which, window);
     if (slot != NULL)
         slot->depth++;
-    else if (phase == LIN_TIMING_ON)
-        put_locked(timings, set, env, pid, PATH + which, window, at);
+    else if (phase == LIN_TIMING_ON &&
+             put_locked(timings, set, env, pid, PATH + which, window, at) == NULL)
+        ADD(timings->counts.lost, 1);
     unlock(set);
 }
 
