@@ -48,7 +48,8 @@ struct slot {
         struct {
             uint64_t caller; /* 0: nobody waits for it */
             uint64_t busy_from, done;
-            uint64_t death; /* of the child whose exit this is about; 0: of none */
+            uint64_t idle, idle_until; /* pauses since busy_from, and the last one's end */
+            uint64_t death;            /* of the child whose exit this is about; 0: of none */
             uint32_t initial_call;
             bool same; /* the child that was born has that initial call */
             struct deed deed;
@@ -356,41 +357,68 @@ void lin_timing_answered(struct lin_timings *timings, uint64_t caller, enum lin_
         record_stop(timings, &call, at);
 }
 
-/* The supervisor's own entry, busy from now on; one that was of an earlier service goes on with its
- * stretch. NULL: no room. */
+/*
+ * The supervisor's own entry, busy from now on. It goes on with its stretch where that ended a
+ * moment ago, or where who is served now has been waiting `since` before: then it had work all the
+ * time, and was kept from it. NULL: no room.
+ */
 static struct slot *begin_service_locked(struct lin_timings *timings, struct lin_timing_set *set,
                                          void *env, uint64_t supervisor, uint32_t window,
-                                         uint64_t at) {
+                                         uint64_t since, uint64_t at) {
     struct slot *slot = find_locked(set, supervisor, SERVICE, window);
-    uint64_t from = at;
+    uint64_t from = at, idle = 0, idle_until = 0;
     if (slot == NULL) {
         slot = put_locked(timings, set, env, supervisor, SERVICE, window, at);
         if (slot == NULL)
             return NULL;
-    } else if (at - slot->of.service.done <= ticks_of(timings, PAUSE_NS)) {
-        from = slot->of.service.busy_from;
+    } else {
+        uint64_t done = slot->of.service.done;
+        bool pause = at - done > ticks_of(timings, PAUSE_NS);
+        if (!pause || since < done) {
+            from = slot->of.service.busy_from;
+            idle = slot->of.service.idle + (pause ? at - done : 0);
+            idle_until = pause ? at : slot->of.service.idle_until;
+        }
     }
     slot->depth = 1;
     slot->began = at;
     memset(&slot->of, 0, sizeof slot->of);
     slot->of.service.busy_from = from;
+    slot->of.service.idle = idle;
+    slot->of.service.idle_until = idle_until;
     return slot;
 }
 
-/* Tells the caller's entry, if it has one, that it is being served, by a supervisor that has been
- * busy since then (0: there was no room to follow it). */
-static void meet(struct lin_timings *timings, uint64_t caller, enum lin_request request,
-                 uint32_t window, uint64_t supervisor, uint64_t busy_from, uint64_t at) {
+/* How much of the time since `since` the supervisor was busy with others, at least. */
+static uint64_t busy_since(const struct slot *service, uint64_t since) {
+    uint64_t from = service->of.service.busy_from > since ? service->of.service.busy_from : since;
+    uint64_t idle = since < service->of.service.idle_until ? service->of.service.idle : 0;
+    return service->began > from + idle ? service->began - from - idle : 0;
+}
+
+/* Since when the caller has been waiting, for all that is known. */
+static uint64_t waits_since(struct lin_timings *timings, uint64_t caller, uint32_t window,
+                            uint64_t at) {
+    struct lin_timing_set *set = lock(timings, caller, CALL);
+    const struct slot *call = find_locked(set, caller, CALL, window);
+    uint64_t since = call != NULL ? call->began : at;
+    unlock(set);
+    return since;
+}
+
+/* Tells the caller's entry, if it has one, that it is being served (NULL: there was no room to
+ * follow the supervisor). */
+static void meet(struct lin_timings *timings, uint64_t caller, uint32_t window,
+                 const struct slot *service) {
     struct lin_timing_set *set = lock(timings, caller, CALL);
     struct slot *call = find_locked(set, caller, CALL, window);
-    if (call != NULL && busy_from == 0) {
+    if (call != NULL && service == NULL) {
         call->pid = 0;
         ADD(timings->counts.lost, 1);
-    } else if (call != NULL && call->request == request && call->of.call.served == 0) {
-        uint64_t from = busy_from > call->began ? busy_from : call->began;
-        call->of.call.supervisor = supervisor;
-        call->of.call.served = at;
-        call->of.call.busy = at > from ? at - from : 0;
+    } else if (call != NULL && call->request == service->request && call->of.call.served == 0) {
+        call->of.call.supervisor = service->pid;
+        call->of.call.served = service->began;
+        call->of.call.busy = busy_since(service, call->began);
     }
     unlock(set);
 }
@@ -411,21 +439,23 @@ void lin_timing_serve(struct lin_timings *timings, void *env, uint64_t superviso
     enum lin_phase phase;
     if (!in_window(timings, &window, &phase))
         return;
+    bool asked = caller != 0 && request != LIN_REQUEST_OTHER;
+    uint64_t since = asked ? waits_since(timings, caller, window, at) : at;
     struct lin_timing_set *set = lock(timings, supervisor, SERVICE);
     if (goes_on_locked(set, supervisor, window, caller)) {
         unlock(set);
         return;
     }
-    struct slot *slot = begin_service_locked(timings, set, env, supervisor, window, at);
-    uint64_t busy_from = 0;
+    struct slot service;
+    struct slot *slot = begin_service_locked(timings, set, env, supervisor, window, since, at);
     if (slot != NULL) {
         slot->request = request;
         slot->of.service.caller = caller;
-        busy_from = slot->of.service.busy_from;
+        service = *slot;
     }
     unlock(set);
-    if (caller != 0 && request != LIN_REQUEST_OTHER)
-        meet(timings, caller, request, window, supervisor, busy_from, at);
+    if (asked)
+        meet(timings, caller, window, slot != NULL ? &service : NULL);
 }
 
 static bool take_death(struct lin_timings *timings, uint64_t child, uint32_t window,
@@ -442,7 +472,7 @@ void lin_timing_replace(struct lin_timings *timings, void *env, uint64_t supervi
         return;
     bool known = take_death(timings, child, window, &death);
     struct lin_timing_set *set = lock(timings, supervisor, SERVICE);
-    struct slot *slot = begin_service_locked(timings, set, env, supervisor, window, at);
+    struct slot *slot = begin_service_locked(timings, set, env, supervisor, window, at, at);
     if (slot != NULL && known) {
         slot->of.service.death = death.began;
         slot->of.service.initial_call = death.of.death.initial_call;

@@ -64,7 +64,7 @@ struct lin_timings_options {
 struct lin_outlier {
     uint64_t caller, supervisor, child;
     uint64_t at[5]; /* T0 to T4 */
-    uint64_t busy;  /* ticks of [T0, T1] in which the supervisor served others without a pause */
+    uint64_t busy;  /* ticks of [T0, T1] in which the supervisor served others */
 };
 
 struct lin_timing_counts {

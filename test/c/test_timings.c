@@ -535,13 +535,22 @@ Test(timings, a_busy_supervisor) {
     answered(true, 30 * MS);
     cr_assert(lin_timings_outlier(timings, &outlier));
     cr_assert_eq(outlier.busy, 7 * MS + 1);
-    /* It was idle, for whatever reason, before it turned to the call. */
+    /* It was kept from its work before it turned to the call, which was there all the time. */
     ask(40 * MS);
     lin_timing_serve(timings, NULL, supervisor, other, LIN_REQUEST_OTHER, 41 * MS);
     served(42 * MS);
     serve(48 * MS);
     served(49 * MS);
     answered(true, 49 * MS);
+    cr_assert(lin_timings_outlier(timings, &outlier));
+    cr_assert_eq(outlier.busy, 1 * MS, "the pause is not its own");
+    /* It was idle: nobody waited. */
+    lin_timing_serve(timings, NULL, supervisor, other, LIN_REQUEST_OTHER, 60 * MS);
+    served(61 * MS);
+    ask(62 * MS);
+    serve(69 * MS);
+    served(70 * MS);
+    answered(true, 70 * MS);
     cr_assert(lin_timings_outlier(timings, &outlier));
     cr_assert_eq(outlier.busy, 0);
 }
