@@ -76,11 +76,14 @@ let_go(3, Hook) ->
 options(I) ->
     #{exits => case I rem 2 of 0 -> suspects; 1 -> all end,
       monitors => case I rem 3 of 0 -> exact; _ -> unknown end,
+      overhead => I rem 2 =:= 0, target_ns => 0,
       max_bytes => 1 bsl 28,
       process_limit => erlang:system_info(process_limit)}.
 
 use(I) ->
     _ = lineage_nif:sweep(),
+    _ = lineage_nif:timing(lists:nth(1 + I rem 3, [on, drain, off])),
+    _ = lineage_nif:timings(),
     {#{live := _}, _} = lineage_nif:verdict(10),
     Guardians = lineage_nif:guardians(),
     [ok = lineage_nif:confirm(G, []) || {G, _} <- lists:sublist(Guardians, 3)],

@@ -63,8 +63,11 @@ calls_of(Pids) ->
     Event = pick([{spawned, Pid}, {spawn, Pid}, {exit, {shutdown, any(Pids, 1)}}, {exit, kill}, {link, pick(Pids)},
                   {getting_linked, pick(Pids)}, {unlink, pick(Pids)}, {getting_unlinked, foreign()},
                   {register, name}, {unregister, name}, {call, {erlang, monitor, [process, pick(Pids)]}},
-                  {call, {erlang, spawn, [m, f, []]}}, {return_from, {erlang, monitor, 2}}, {exception_from, {erlang, monitor, 2}}]),
-    [{open, [#{exits => pick([suspects, all]), monitors => pick([unknown, exact]),
+                  {call, {erlang, spawn, [m, f, []]}}, {return_from, {erlang, monitor, 2}}, {exception_from, {erlang, monitor, 2}}
+                  | supervision(Pids)]),
+    [{open, [#{overhead => pick([true, false, any(Pids, 1)]), target_ns => pick([0, 1 bsl 40, -1]),
+               critical => pick([[], [{m, f, 1}], [{m, f, 1}, {supervisor, start_child, 2}], any(Pids, 2)]),
+               exits => pick([suspects, all]), monitors => pick([unknown, exact]),
                sites => pick([off, closure, exact, any(Pids, 1)]), process_limit => pick([1024, 1000, 262144]), max_bytes => pick([1, 100000, 100000000])}]},
      {close, []}, {info, []}, {sweep, []}, {pids, []}, {records, []}, {guardians, []},
      {classify, [Class, pick([m, proc_lib]), f, pick([0, 255, 256, '_'])]},
@@ -74,7 +77,24 @@ calls_of(Pids) ->
      {verdict, [pick([0, 5, 1 bsl 70])]}, {recent, [pick([0, 1000, 1 bsl 40])]},
      {enabled, [pick([trace_status, spawned, exit, call]), Session, pick([undefined, Pid])]},
      {trace, [element(1, Event), Session, Pid, element(2, Event), opts(Pids)]},
-     {wrapper, [pick([m, proc_lib, 1]), pick(['_', f])]}, {sites, []}].
+     {wrapper, [pick([m, proc_lib, 1]), pick(['_', f])]}, {sites, []},
+     {scope, [Pid, pick([0, 1, 1 bsl 40])]}, {scoped, [[1, 2]]}, {population, [pick([0, 1000]), 0, pick([0, 10])]},
+     {timing, [pick([on, drain, off])]}, {timing, [on]}, {timings, []}, {outliers, []}].
+
+%% What trace points of supervision tell, in any order and of anyone.
+supervision(Pids) ->
+    [Pid, Other] = [pick(Pids), pick(Pids)],
+    Module = pick([supervisor, 'Elixir.DynamicSupervisor', 'Elixir.Task.Supervisor']),
+    Asked = {Module, pick([start_child, terminate_child, async]), 2},
+    Served = {Module, pick([handle_call, handle_info]), pick([2, 3])},
+    Request = pick([{start_child, x}, {terminate_child, x}, which_children, {start_task, [], x}, any(Pids, 2)]),
+    From = {pick([Other, foreign(), any(Pids, 1)]), [alias | make_ref()]},
+    [{call, setelement(3, Asked, [Other, x])}, {pick([return_from, exception_from]), Asked},
+     {call, {Module, handle_call, [Request, From, any(Pids, 1)]}}, {call, {Module, handle_call, any(Pids, 2)}},
+     {call, {Module, handle_info, [pick([{'EXIT', Other, x}, {'EXIT', any(Pids, 1), x}, any(Pids, 2)]), x]}},
+     {pick([return_from, exception_from]), Served},
+     {call, {proc_lib, pick([init_ack, init_fail]), [pick([Pid, name, any(Pids, 1)]) | pick([[{ok, Pid}], [x, y], x])]}},
+     {call, {m, f, [x]}}, {pick([return_from, exception_from]), {m, f, 1}}].
 
 opts(Pids) ->
     Fun = pick([fun() -> Pids end, fun lists:seq/2, fun ?MODULE:all/0]),
