@@ -76,7 +76,7 @@ form(<<"modes">>) ->
 form(<<"throughput">>) ->
     [{<<"rounds">>, number}, {<<"per_s">>, number}, {<<"ratio">>, spread_or_null}, {<<"bar">>, number_or_null}];
 form(<<"truth">>) ->
-    [{<<"samples">>, number}, {<<"base_samples">>, number}, {<<"latency_us">>, percentiles}, {<<"base_us">>, percentiles}];
+    [{<<"pace">>, [<<"rest">>, <<"saturation">>]}, {<<"samples">>, number}, {<<"base_samples">>, number}, {<<"latency_us">>, percentiles}, {<<"base_us">>, percentiles}];
 form(<<"big">>) ->
     [
         {<<"figure">>, text},

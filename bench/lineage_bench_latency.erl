@@ -9,7 +9,7 @@
 %% Both take samples as independent. Those of one turn are somewhat alike, so the intervals are somewhat too narrow.
 -module(lineage_bench_latency).
 
--export([sorted/1, percentiles/0, latency/1, overhead/3, verdicts/1, curve/1, target_us/0, bad/1, told/1, json/1]).
+-export([sorted/1, percentiles/0, latency/1, figures/1, overhead/3, verdicts/1, curve/1, target_us/0, bad/1, told/1, json/1]).
 
 -export_type([samples/0, figures/0, against/0]).
 
@@ -24,7 +24,7 @@
     %% With the verdict `more': so many more samples would probably decide.
     more => pos_integer() | none
 }.
--type figures() :: #{p50 := figure(), p99 := figure(), p999 := figure()}.
+-type figures() :: #{p50 := figure(), p99 := figure(), p999 := figure(), count => non_neg_integer()}.
 
 -define(TARGET_NS, 5000000).
 -define(RESAMPLES, 2000).
@@ -44,8 +44,13 @@ percentiles() -> [{p50, 0.5}, {p99, 0.99}, {p999, 0.999}].
 %% The percentiles and their intervals.
 -spec latency(samples()) -> figures().
 latency(Samples) ->
-    Values = values(Samples),
-    maps:from_list([{Key, us(lineage_quantile:interval(Values, P))} || {Key, P} <- percentiles()]).
+    maps:remove(count, figures(values(Samples))).
+
+%% The same of any values in nanoseconds, and how many they are.
+-spec figures(lineage_quantile:values()) -> figures().
+figures(Values) ->
+    Figures = maps:from_list([{Key, us(lineage_quantile:interval(Values, P))} || {Key, P} <- percentiles()]),
+    Figures#{count => lineage_quantile:count(Values)}.
 
 %% The percentiles with the verdict of each against the target.
 -spec verdicts(samples()) -> figures().

@@ -4,11 +4,12 @@
 %% each of its modes. Ratios are within a round, of the mode to a plain `attach' and of that to no Lineage. The turns of what must
 %% see some windows of the default duty are the longest.
 %%
-%% Truth: the callers start one or two children in a millisecond, and time that, while Lineage measures it. With `continuous' both
-%% see the same starts: they agree when the medians are within 5 % or 1 us of each other and the intervals of p99 and p99.9
-%% overlap. Likewise the live percentiles of duty and of `continuous'. (Not at saturation, where one turn is not like the next: as
-%% the supervisor and its callers come to share a scheduler or not, the median is 13 us or 100.) What the callers see beyond what is
-%% seen live is the trace of the call itself, about a microsecond.
+%% Truth: the callers time their own starts while Lineage does. With `continuous' both see the same starts, at rest and at
+%% saturation: they agree when the medians are within 5 % or 1 us of each other, or their intervals overlap, and so do those of p99
+%% and p99.9. Likewise the live percentiles of duty and of `continuous', which take turns at rest. (Not at saturation, where one
+%% turn is not like the next: as the supervisor and its callers come to share a scheduler or not, the median is 13 us or 100.)
+%% The callers see what the trace of the call itself takes before and after, which Lineage does not: about 1 us when all is
+%% in the processor's caches, some us when the caller has just woken.
 -module(lineage_bench_modes).
 
 -export([run/1]).
@@ -123,29 +124,49 @@ bar(Bar, true) -> io_lib:format("  (bar ~.2f holds)", [Bar]);
 bar(Bar, unclear) -> io_lib:format("  (bar ~.2f: within the noise)", [Bar]);
 bar(Bar, false) -> io_lib:format("  (bar ~.2f MISSED)", [Bar]).
 
-%% The continuous one first, with which duty is compared.
-truth(Kind, Job, Options) ->
-    io:format("~nstart latency under ~s, ~b callers at rest, live and by the callers~n", [Kind, ?CALLERS]),
-    {Own, All} = measured(continuous, Job, long(Options), Options),
-    {_, Duty} = measured(duty, Job, 6 * long(Options), Options),
+truth(Kind, Job, #{rounds := Rounds} = Options) ->
+    io:format("~nstart latency under ~s, ~b callers, live and by the callers~n", [Kind, ?CALLERS]),
+    {_, Busy, BusyOwn} = seen(continuous, saturation, Job, short(Options), Options),
+    Turns = [
+        {seen(continuous, rest, Job, long(Options) div 2, Options), seen(duty, rest, Job, 2 * long(Options), Options)}
+     || _ <- lists:seq(1, (Rounds + 2) div 3)
+    ],
+    {Continuous, Duty} = lists:unzip(Turns),
+    All = live(Continuous),
     [
-        told(continuous, callers, Kind, All, Own, Options),
-        told(duty, continuous, Kind, Duty, All, Options)
+        told(continuous, callers, saturation, Kind, figures(Busy), own([BusyOwn]), Options),
+        told(continuous, callers, rest, Kind, All, own([Own || {_, _, Own} <- Continuous]), Options),
+        told(duty, continuous, rest, Kind, live(Duty), All, Options)
     ].
 
-%% The callers' percentiles, and the live ones of all supervisors.
-measured(Arm, Job, Ms, Options) ->
-    {#{parts := #{latency := Ns}}, Live} = turn(Arm, Job, rest, Ms, Options, fun() -> live(lineage:overhead()) end),
-    Samples = lineage_bench_latency:sorted(Ns),
-    {(lineage_bench_latency:latency(Samples))#{count => tuple_size(Samples)}, Live}.
+%% The latencies that are seen live while the job runs, as buckets, and the callers' own.
+seen(Arm, Pace, Job, Ms, Options) ->
+    {#{parts := #{latency := Ns}}, Live} = turn(Arm, Job, Pace, Ms, Options, fun buckets/0),
+    {Arm, Live, Ns}.
 
-live(#{starts := [#{supervisor := all, latency := Latency} | _]}) -> maps:with([p50, p99, p999, count], Latency);
-live(#{starts := []}) -> (lineage_bench_latency:latency(lineage_bench_latency:sorted([])))#{count => 0}.
+buckets() ->
+    #{series := Series} = lineage_nif:timings(),
+    merge([Buckets || {_, #{latency := {_Sum, Buckets}}} <- Series]).
 
-told(Arm, Peer, Kind, Live, Other, Options) ->
+%% All histograms have the same buckets.
+merge(Histograms) ->
+    Counts = lists:foldl(
+        fun({Low, High, Count}, Sum) -> maps:update_with({Low, High}, fun(N) -> N + Count end, Count, Sum) end,
+        #{},
+        lists:append(Histograms)
+    ),
+    [{Low, High, Count} || {{Low, High}, Count} <- lists:sort(maps:to_list(Counts))].
+
+live(Turns) -> figures(merge([Buckets || {_, Buckets, _} <- Turns])).
+
+figures(Buckets) -> lineage_bench_latency:figures(lineage_quantile:buckets(Buckets)).
+
+own(Samples) -> lineage_bench_latency:figures(lineage_quantile:samples(lists:sort(lists:append(Samples)))).
+
+told(Arm, Peer, Pace, Kind, Live, Other, Options) ->
     Agrees = agree(Live, Other),
-    io:format("  ~-12s~8b live: ~s~n  ~20s: ~s~n  ~s~n", [
-        Arm, maps:get(count, Live), texts(Live), Peer, texts(Other), case Agrees of true -> "they agree"; false -> "they DISAGREE" end
+    io:format("  ~-12s at ~-10s ~8b live: ~s~n  ~34s: ~s~n  ~s~n", [
+        Arm, Pace, maps:get(count, Live), texts(Live), Peer, texts(Other), case Agrees of true -> "they agree"; false -> "they DISAGREE" end
     ]),
     lineage_bench:emit(Options, #{
         bench => modes,
@@ -153,6 +174,7 @@ told(Arm, Peer, Kind, Live, Other, Options) ->
         kind => Kind,
         arm => Arm,
         base => Peer,
+        pace => Pace,
         callers => ?CALLERS,
         otp => lineage_bench:otp(),
         samples => maps:get(count, Live),
@@ -170,7 +192,8 @@ texts(Figures) ->
     ]).
 
 agree(#{p50 := #{value := A}} = Live, #{p50 := #{value := B}} = Other) when is_number(A), is_number(B) ->
-    abs(A - B) =< max(1.0, 0.05 * B) andalso overlap(maps:get(p99, Live), maps:get(p99, Other)) andalso
+    Near = abs(A - B) =< max(1.0, 0.05 * B) orelse overlap(maps:get(p50, Live), maps:get(p50, Other)),
+    Near andalso overlap(maps:get(p99, Live), maps:get(p99, Other)) andalso
         overlap(maps:get(p999, Live), maps:get(p999, Other));
 agree(_, _) ->
     false.

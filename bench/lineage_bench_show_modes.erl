@@ -21,8 +21,9 @@ modes(Lines) ->
             {p, [], truth(Truths)},
             {p, [{class, "how"}],
                 "Throughput: 8 callers start children as fast as they can. Ratios are within a round: of a mode to a plain attach, and of that "
-                "to no Lineage. By default overhead is measured in windows of 100 ms, 2 % of the time. Latencies: 8 callers at rest, "
-                "who time their own starts while Lineage does."},
+                "to no Lineage. By default overhead is measured in windows of 100 ms, 2 % of the time. Latencies: the callers time "
+                "their own starts while Lineage does; they see what the trace of a call takes before and after it, which Lineage "
+                "does not."},
             figure("Starts a second, as a ratio", "With the 95 % interval of the median over the rounds; red: the bar. At the right: starts a second.", [
                 lineage_bench_svg:rows(#{
                     title => supervisor(L),
@@ -63,10 +64,10 @@ truth([]) ->
 truth(Truths) ->
     lists:join(" ", [
         [
-            "Under ", supervisor(L), " what is seen live with ", arm(Arm), " and ", base_seen(L),
+            "Under ", supervisor(L), ", at ", Pace, ", what is seen live with ", arm(Arm), " and ", base_seen(L),
             case Holds of true -> " agree."; false -> " do not agree." end
         ]
-     || #{<<"arm">> := Arm, <<"holds">> := Holds} = L <- Truths
+     || #{<<"arm">> := Arm, <<"pace">> := Pace, <<"holds">> := Holds} = L <- Truths
     ]).
 
 kind(#{<<"kind">> := Kind}) -> Kind.
@@ -114,8 +115,8 @@ times(Truths) ->
     lineage_bench_svg:axis(us, [V || L <- Truths, {_, _, Figures} <- both(L), #{<<"value">> := V} <- maps:values(Figures), V =/= null]).
 
 %% A mode's live figures, and the callers' own where they are what it is compared with.
-both(#{<<"arm">> := Arm, <<"samples">> := N, <<"latency_us">> := Live, <<"base">> := Base} = L) ->
-    [{["live, ", Arm], N, Live}] ++
+both(#{<<"arm">> := Arm, <<"pace">> := Pace, <<"samples">> := N, <<"latency_us">> := Live, <<"base">> := Base} = L) ->
+    [{[Arm, ", ", Pace], N, Live}] ++
         [{"callers", Of, Own} || Base =:= <<"callers">>, #{<<"base_samples">> := Of, <<"base_us">> := Own} <- [L]].
 
 seen(#{<<"holds">> := Holds, <<"arm">> := Arm} = L) ->
