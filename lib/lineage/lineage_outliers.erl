@@ -17,9 +17,9 @@
 %% Long collections and long schedules come as messages of the VM's system monitor: from 28 on of one of our own
 %% (trace:system/3), before of the node's only one, if nobody has it; it is given back after each window. They carry no
 %% time but their length, so they end when they are read here, at high priority; and a thread of the VM hands them on, so
-%% they are waited for a moment when all schedulers have been heard of. One that is late leaves a start unexplained: what
-%% its cause held up is a stall. They are asked for, and the pulses that
-%% find stalls beat, only while a window is open (see lineage_duty).
+%% they are waited for a moment when all schedulers have been heard of, and longer while a start is unexplained. One that
+%% is later still leaves it so: what its cause held up is a stall. They are asked for, and the pulses that find stalls
+%% beat, only while a window is open (see lineage_duty).
 -module(lineage_outliers).
 
 -behaviour(gen_server).
@@ -46,7 +46,7 @@
              events = [] :: [event()],              % newest first, as all lists here
              stalls = [] :: [span()],
              taken = [] :: [lineage_nif:outlier()],            % not explained yet
-             asked = [] :: [pid() | settled],       % pulses that have not told their stalls
+             asked = [] :: [pid() | settled | late], % pulses that have not told their stalls
              answering = [] :: [gen_server:from()],
              again = false :: boolean(),            % another look is due after this one
              waiting = [] :: [gen_server:from()],   % for that
@@ -58,7 +58,8 @@
 -define(LATE_NS, 3000000).
 -define(LOOK_MS, 1000).      % how often the NIF's ring is emptied while a window is open
 -define(ANSWER_MS, 5000).    % then a look goes without the pulses that have not answered
--define(SETTLE_MS, 50).      % from the last answer until what the VM has told is here
+-define(SETTLE_MS, 50).      % from the last answer until what the VM has told is here, mostly
+-define(LATE_MS, 200).       % and from then until it no longer is waited for
 -define(KEPT, 100).
 -define(EVENTS, 5000).       % each of events and stalls
 
@@ -133,6 +134,12 @@ handle_info({stalls, Pulse, Stalls}, #st{asked = Asked} = St) ->
               end};
 handle_info({look, Timer}, #st{timer = Timer, asked = []} = St) ->
     {noreply, look(St)};
+handle_info({look, Timer}, #st{timer = Timer, asked = [settled]} = St) ->
+    Causes = [maps:get(cause, Outlier) || {_, Outlier} <- explain_all(St)],
+    {noreply, case lists:member(unexplained, Causes) of
+                  true -> timer(?LATE_MS, St#st{asked = [late]});
+                  false -> explained(St#st{asked = []})
+              end};
 handle_info({look, Timer}, #st{timer = Timer} = St) ->
     {noreply, explained(St#st{asked = []})};
 handle_info(_Other, St) ->
@@ -155,11 +162,15 @@ look(#st{asked = [], pulses = Pulses, taken = Taken, waiting = Waiting} = St) ->
 look(St) ->
     St#st{again = true}.
 
-explained(#st{taken = Taken, events = Events, stalls = Stalls, pulses = Pulses, answering = Answering} = St) ->
-    New = lists:reverse(lists:keysort(1, [{hd(maps:get(times, O)), explain(O, Events, Stalls, length(Pulses))} || O <- Taken])),
+explained(#st{answering = Answering} = St) ->
+    New = lists:reverse(lists:keysort(1, explain_all(St))),
     Outliers = lists:sublist([Outlier || {_, Outlier} <- New] ++ St#st.outliers, ?KEPT),
     [gen_server:reply(From, Outliers) || From <- Answering],
     settle(St#st{outliers = Outliers, taken = [], answering = []}).
+
+%% Each with its beginning.
+explain_all(#st{taken = Taken, events = Events, stalls = Stalls, pulses = Pulses}) ->
+    [{hd(maps:get(times, Outlier)), explain(Outlier, Events, Stalls, length(Pulses))} || Outlier <- Taken].
 
 settle(#st{again = true} = St) ->
     look(St);
