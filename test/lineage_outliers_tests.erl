@@ -86,3 +86,14 @@ row_test() ->
     ?assertMatch(#{caller := Caller, supervisor := Sup, child := Child, latency_us := 10.0, queue_us := 1.0, work_us := 2.0,
                    init_us := 3.0, back_us := 4.0, busy_us := 0.5, stalled_us := 1.0, cause := unexplained}, Row),
     ?assert(abs(erlang:system_time(millisecond) - erlang:monotonic_time(millisecond) - maps:get(at, Row)) < 1000).
+
+%% A message comes late: the stall that is as long tells when it was.
+placed_test() ->
+    Ms = fun(N) -> N * 1000000 end,
+    Event = {gc, self(), {Ms(150), Ms(200)}},
+    At = fun(Stalls) -> element(3, lineage_outliers:placed(Event, [{Ms(F), Ms(T)} || {F, T} <- Stalls])) end,
+    ?assertEqual({Ms(100), Ms(150)}, At([{100, 151}, {160, 164}])),
+    ?assertEqual({Ms(100), Ms(150)}, At([{20, 120}, {100, 148}])),
+    %% None that it could be.
+    ?assertEqual({Ms(150), Ms(200)}, At([{100, 140}, {155, 205}])),
+    ?assertEqual({Ms(150), Ms(200)}, At([])).

@@ -16,15 +16,15 @@
 %%
 %% Long collections and long schedules come as messages of the VM's system monitor: from 28 on of one of our own
 %% (trace:system/3), before of the node's only one, if nobody has it; it is given back after each window. They carry no
-%% time but their length, so they end when they are read here, at high priority; and a thread of the VM hands them on, so
-%% they are waited for a moment when all schedulers have been heard of, and longer while a start is unexplained. One that
+%% time but their length, and a thread of the VM hands them on: so they are taken for the stall that is as long, else to
+%% end when they are read here, at high priority; and they are waited for a moment when all schedulers have been heard of, and longer while a start is unexplained. One that
 %% is later still leaves it so: what its cause held up is a stall. They are asked for, and the pulses that find stalls
 %% beat, only while a window is open (see lineage_duty).
 -module(lineage_outliers).
 
 -behaviour(gen_server).
 
--export([start_link/0, window/1, outliers/0, holder/0, explain/4]).
+-export([start_link/0, window/1, outliers/0, holder/0, explain/4, placed/2]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, pulse/1]).
 
 -export_type([outlier/0, cause/0]).
@@ -56,6 +56,7 @@
 -define(LONG_MS, 2).
 -define(BEAT_MS, 1).
 -define(LATE_NS, 3000000).
+-define(LAG_NS, 500000000).  % of a message of the VM's, at most
 -define(LOOK_MS, 1000).      % how often the NIF's ring is emptied while a window is open
 -define(ANSWER_MS, 5000).    % then a look goes without the pulses that have not answered
 -define(SETTLE_MS, 50).      % from the last answer until what the VM has told is here, mostly
@@ -169,7 +170,8 @@ explained(#st{answering = Answering} = St) ->
     settle(St#st{outliers = Outliers, taken = [], answering = []}).
 
 %% Each with its beginning.
-explain_all(#st{taken = Taken, events = Events, stalls = Stalls, pulses = Pulses}) ->
+explain_all(#st{taken = Taken, events = Told, stalls = Stalls, pulses = Pulses}) ->
+    Events = [placed(Event, Stalls) || Event <- Told],
     [{hd(maps:get(times, Outlier)), explain(Outlier, Events, Stalls, length(Pulses))} || Outlier <- Taken].
 
 settle(#st{again = true} = St) ->
@@ -247,6 +249,16 @@ rest(Owner, Stalls) ->
     end.
 
 %% Causes
+
+%% @private An event at the time of the stall that it was, if it can be told: what takes a scheduler keeps its pulse.
+-spec placed(event(), [span()]) -> event().
+placed({What, Pid, {From, To}} = Event, Stalls) ->
+    Length = To - From,
+    Before = [{abs(T - F - Length), F} || {F, T} <- Stalls, T =< To, T > To - ?LAG_NS, T - F > Length - ?LATE_NS],
+    case lists:sort(Before) of
+        [{_, Began} | _] -> {What, Pid, {Began, Began + Length}};
+        [] -> Event
+    end.
 
 %% @doc An outlier of the NIF with its cause; what the VM has told, stalls, and how many schedulers there are.
 -spec explain(lineage_nif:outlier(), [event()], [span()], pos_integer()) -> outlier().
