@@ -254,10 +254,11 @@ rest(Owner, Stalls) ->
 -spec placed(event(), [span()]) -> event().
 placed({What, Pid, {From, To}} = Event, Stalls) ->
     Length = To - From,
-    Before = [{abs(T - F - Length), F} || {F, T} <- Stalls, T =< To, T > To - ?LAG_NS, T - F > Length - ?LATE_NS],
-    case lists:sort(Before) of
-        [{_, Began} | _] -> {What, Pid, {Began, Began + Length}};
-        [] -> Event
+    %% The last: a pulse may beat again a little later than the message is read.
+    Before = [{T, F} || {F, T} <- Stalls, T < To + ?LATE_NS, T > To - ?LAG_NS, T - F > Length - ?LATE_NS],
+    case Before of
+        [] -> Event;
+        _ -> {_, Began} = lists:max(Before), {What, Pid, {Began, Began + Length}}
     end.
 
 %% @doc An outlier of the NIF with its cause; what the VM has told, stalls, and how many schedulers there are.
