@@ -32,8 +32,9 @@
     %% For each part, in no order, nanoseconds.
     parts := #{atom() => [integer()]},
     failed := non_neg_integer(),
-    %% Of the whole turn, from the first to the last.
-    wall_ns := pos_integer()
+    %% Of the whole turn, from the first to the last, and the CPU time of all the node's threads in it.
+    wall_ns := pos_integer(),
+    cpu_ns := pos_integer()
 }.
 
 %% One turn of a job. Raises when a caller crashes.
@@ -43,10 +44,12 @@ turn(#{parts := Parts} = Job, #{callers := Callers} = Load) ->
     Self = self(),
     Pids = [spawn_link(fun() -> caller(Self, Turn, N, Job, Load) end) || N <- lists:seq(1, Callers)],
     _ = [receive {Turn, ready, Pid} -> ok end || Pid <- Pids],
+    Cpu = lineage_bench_noop:process_cpu_ns(),
     Before = erlang:monotonic_time(),
     _ = [Pid ! {Turn, go} || Pid <- Pids],
     Told = [receive {Turn, done, Pid, Times, Failed} -> {Times, Failed} end || Pid <- Pids],
     After = erlang:monotonic_time(),
+    Used = lineage_bench_noop:process_cpu_ns() - Cpu,
     _ = [Pid ! {Turn, close} || Pid <- Pids],
     _ = [receive {Turn, closed, Pid} -> ok end || Pid <- Pids],
     #{
@@ -55,7 +58,8 @@ turn(#{parts := Parts} = Job, #{callers := Callers} = Load) ->
          || {Nth, Part} <- lists:zip(lists:seq(1, length(Parts)), Parts)
         ]),
         failed => lists:sum([Failed || {_, Failed} <- Told]),
-        wall_ns => max(1, erlang:convert_time_unit(After - Before, native, nanosecond))
+        wall_ns => max(1, erlang:convert_time_unit(After - Before, native, nanosecond)),
+        cpu_ns => max(1, Used)
     }.
 
 caller(Starter, Turn, Number, #{parts := Parts, open := Open, close := Close} = Job, Load) ->
@@ -122,5 +126,6 @@ join([#{parts := Parts} | _] = Results) ->
     #{
         parts => maps:map(fun(Part, _) -> lists:append([maps:get(Part, P) || #{parts := P} <- Results]) end, Parts),
         failed => lists:sum([Failed || #{failed := Failed} <- Results]),
-        wall_ns => lists:sum([Ns || #{wall_ns := Ns} <- Results])
+        wall_ns => lists:sum([Ns || #{wall_ns := Ns} <- Results]),
+        cpu_ns => lists:sum([Ns || #{cpu_ns := Ns} <- Results])
     }.

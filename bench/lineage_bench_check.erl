@@ -74,7 +74,8 @@ form(<<"modes">>) ->
         {<<"holds">>, [true, false, null, <<"unclear">>]}
     ];
 form(<<"throughput">>) ->
-    [{<<"rounds">>, number}, {<<"per_s">>, number}, {<<"ratio">>, spread_or_null}, {<<"bar">>, number_or_null}];
+    [{<<"rounds">>, number}, {<<"per_s">>, number}, {<<"ratio">>, spread_or_null}, {<<"cpu_ratio">>, spread_or_null},
+     {<<"bar">>, number_or_null}];
 form(<<"truth">>) ->
     [{<<"pace">>, [<<"rest">>, <<"saturation">>]}, {<<"samples">>, number}, {<<"base_samples">>, number}, {<<"latency_us">>, percentiles}, {<<"base_us">>, percentiles}];
 form(<<"big">>) ->

@@ -76,13 +76,17 @@ rates(Left, Arms, Job, Options, Rand0) ->
 
 per_second(Arm, Job, Options) ->
     Ms = case Arm =:= duty orelse Arm =:= attached of true -> long(Options); false -> short(Options) end,
-    {#{parts := #{latency := Ns}, failed := 0, wall_ns := Wall}, _} = turn(Arm, Job, saturation, Ms, Options, fun() -> none end),
-    length(Ns) * 1.0e9 / Wall.
+    {Result, _} = turn(Arm, Job, saturation, Ms, Options, fun() -> none end),
+    #{parts := #{latency := Ns}, failed := 0, wall_ns := Wall, cpu_ns := Cpu} = Result,
+    #{wall => length(Ns) * 1.0e9 / Wall, cpu => length(Ns) * 1.0e9 / Cpu}.
 
 rate(Arm, Kind, Rates, Options) ->
-    PerSecond = lineage_bench_stat:median([maps:get(Arm, Round) || Round <- Rates]),
-    {Ratio, Bar, Holds} = ratio(Arm, base(Arm), Rates),
-    io:format("  ~-12s~10b a second~ts~n", [Arm, round(PerSecond), beside(base(Arm), Ratio, Bar, Holds)]),
+    PerSecond = lineage_bench_stat:median([maps:get(wall, maps:get(Arm, Round)) || Round <- Rates]),
+    Wall = ratio(wall, Arm, base(Arm), Rates),
+    Cpu = ratio(cpu, Arm, base(Arm), Rates),
+    Bar = case Arm of duty -> ?DUTY_BAR; _ -> null end,
+    Holds = verdict(Bar, Wall, Cpu),
+    io:format("  ~-12s~10b a second~ts~n", [Arm, round(PerSecond), beside(base(Arm), Wall, Cpu, Bar, Holds)]),
     lineage_bench:emit(Options, #{
         bench => modes,
         measure => throughput,
@@ -93,28 +97,29 @@ rate(Arm, Kind, Rates, Options) ->
         rounds => length(Rates),
         otp => lineage_bench:otp(),
         per_s => PerSecond,
-        ratio => Ratio,
+        ratio => Wall,
+        cpu_ratio => Cpu,
         bar => Bar,
         holds => Holds
     }),
     [Holds =/= false || Bar =/= null].
 
-ratio(none, _Base, _Rates) ->
-    {null, null, null};
-ratio(Arm, Base, Rates) ->
-    Spread = #{median := Median, high := High} =
-        lineage_bench_stat:spread([maps:get(Arm, Round) / maps:get(Base, Round) || Round <- Rates]),
-    case Arm of
-        duty when Median >= ?DUTY_BAR -> {Spread, ?DUTY_BAR, true};
-        duty when High < ?DUTY_BAR -> {Spread, ?DUTY_BAR, false};
-        duty -> {Spread, ?DUTY_BAR, unclear};
-        _ -> {Spread, null, null}
-    end.
+ratio(_Clock, none, _Base, _Rates) ->
+    null;
+ratio(Clock, Arm, Base, Rates) ->
+    lineage_bench_stat:spread([maps:get(Clock, maps:get(Arm, Round)) / maps:get(Clock, maps:get(Base, Round)) || Round <- Rates]).
 
-beside(_Base, null, null, null) ->
+%% As with births, the node's CPU time is judged, which other programs disturb least, and the wall time must not contradict it.
+verdict(null, _Wall, _Cpu) -> null;
+verdict(Bar, _Wall, #{high := High}) when High < Bar -> false;
+verdict(Bar, #{high := High}, #{median := Cpu}) when High < Bar, Cpu < Bar -> false;
+verdict(Bar, #{high := High}, #{median := Cpu}) when High >= Bar, Cpu >= Bar -> true;
+verdict(_Bar, _Wall, _Cpu) -> unclear.
+
+beside(_Base, null, null, null, null) ->
     "";
-beside(Base, #{median := Median, low := Low, high := High}, Bar, Holds) ->
-    [io_lib:format("  ~.3f x ~s [~.3f ~.3f]", [Median, base_text(Base), Low, High]), bar(Bar, Holds)].
+beside(Base, #{median := Wall}, #{median := Cpu, low := Low, high := High}, Bar, Holds) ->
+    [io_lib:format("  ~.3f x ~-9s cpu ~.3f [~.3f ~.3f]", [Wall, base_text(Base), Cpu, Low, High]), bar(Bar, Holds)].
 
 base_text(none) -> "without";
 base_text(attached) -> "attached".

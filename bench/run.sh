@@ -129,9 +129,9 @@ run_reference() {
 
 run_modes() {
     if [ -n "$small" ]; then
-        node 8192 usual modes --rounds 2 --ms 300 --duty 50
+        node 8192 still modes --rounds 2 --ms 300 --duty 50
     else
-        node 262144 usual modes --rounds 11 --ms 10000
+        node 262144 still modes --rounds 11 --ms 10000
     fi
 }
 
