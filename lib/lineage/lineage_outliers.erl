@@ -16,8 +16,8 @@
 %%
 %% Long collections and long schedules come as messages of the VM's system monitor: from 28 on of one of our own
 %% (trace:system/3), before of the node's only one, if nobody has it; it is given back after each window. They carry no
-%% time but their length, and a thread of the VM hands them on: so they are taken for the stall that is as long, else to
-%% end when they are read here, at high priority; and they are waited for a moment when all schedulers have been heard of, and longer while a start is unexplained. One that
+%% time but their length, and a thread of the VM hands them on: they are taken to end when they are read here, at high
+%% priority, and where that explains nothing, to be the last stall that is as long. They are waited for a moment when all schedulers have been heard of, and longer while a start is unexplained. One that
 %% is later still leaves it so: what its cause held up is a stall. They are asked for, and the pulses that find stalls
 %% beat, only while a window is open (see lineage_duty).
 -module(lineage_outliers).
@@ -169,10 +169,14 @@ explained(#st{answering = Answering} = St) ->
     [gen_server:reply(From, Outliers) || From <- Answering],
     settle(St#st{outliers = Outliers, taken = [], answering = []}).
 
-%% Each with its beginning.
-explain_all(#st{taken = Taken, events = Told, stalls = Stalls, pulses = Pulses}) ->
-    Events = [placed(Event, Stalls) || Event <- Told],
-    [{hd(maps:get(times, Outlier)), explain(Outlier, Events, Stalls, length(Pulses))} || Outlier <- Taken].
+%% Each with its beginning. What the VM told may have come late: where it explains nothing as it was read, it is looked
+%% at in its probable place.
+explain_all(#st{taken = Taken, events = Events, stalls = Stalls, pulses = Pulses}) ->
+    Placed = [placed(Event, Stalls) || Event <- Events],
+    [case explain(Outlier, Events, Stalls, length(Pulses)) of
+         #{cause := unexplained} -> {T0, explain(Outlier, Placed, Stalls, length(Pulses))};
+         Explained -> {T0, Explained}
+     end || #{times := [T0 | _]} = Outlier <- Taken].
 
 settle(#st{again = true} = St) ->
     look(St);
