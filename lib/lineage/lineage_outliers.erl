@@ -17,9 +17,9 @@
 %% Long collections and long schedules come as messages of the VM's system monitor: from 28 on of one of our own
 %% (trace:system/3), before of the node's only one, if nobody has it; it is given back after each window. They carry no
 %% time but their length, and a thread of the VM hands them on: they are taken to end when they are read here, at high
-%% priority, and where that explains nothing, to be the last stall that is as long. They are waited for a moment when all schedulers have been heard of, and longer while a start is unexplained. One that
-%% is later still leaves it so: what its cause held up is a stall. They are asked for, and the pulses that find stalls
-%% beat, only while a window is open (see lineage_duty).
+%% priority, and where that explains nothing, to be the last stall that is as long. They are waited for a moment when all
+%% schedulers have been heard of, and longer while a start is unexplained. One that is later still leaves it so. They are
+%% asked for, and the pulses that find stalls beat, only while a window is open (see lineage_duty).
 -module(lineage_outliers).
 
 -behaviour(gen_server).
