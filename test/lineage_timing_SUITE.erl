@@ -110,9 +110,9 @@ init_is_no_overhead(_Config) ->
         Static = supervisor({one_for_one, []}),
         {ok, _} = supervisor:start_child(Static, #{id => bare, start => {?MODULE, spawn_child, [fun wait/0]}}),
         Parts = parts({supervisor, Sup}),
-        %% The two clocks may differ by a little.
-        ?assert(sum(init, Parts) >= Took * 0.999),
-        ?assert(sum(overhead, Parts) =< sum(latency, Parts) - Took * 0.999),
+        %% The VM may slew its clock by a hundredth.
+        ?assert(sum(init, Parts) >= Took * 0.98),
+        ?assert(sum(overhead, Parts) =< sum(latency, Parts) - Took * 0.98),
         Bare = parts({supervisor, Static}),
         ?assertEqual([{Part, 1} || Part <- ?PARTS], [{Part, count(Part, Bare)} || Part <- ?PARTS]),
         ?assertEqual(0, sum(init, Bare))
@@ -439,23 +439,26 @@ ring_is_full(_Config) ->
         ?assertMatch([#{child := Child}], lineage_nif:outliers())
     end).
 
-%% Who waits while the supervisor works for others: that is what it was busy with.
+%% Who waits while the supervisor works for others: that is what it was busy with, all the time. A supervisor that the machine
+%% kept from its next request for longer than a pause was not: then it is tried again.
 busy(_Config) ->
     open(#{target_ns => 0}, fun() ->
         Sup = supervisor(),
-        Init = waiting(),
-        One = spawn_monitor(fun() -> {ok, _} = supervisor:start_child(Sup, [Init]) end),
-        Child = receive {init, C} -> C end,
-        Two = {Waiter, _} = spawn_monitor(fun() -> {ok, _} = supervisor:start_child(Sup, [fun ready/0]) end),
-        wait_until(fun() -> {message_queue_len, 1} =:= process_info(Sup, message_queue_len) end),
-        Child ! go,
-        [receive {'DOWN', Monitor, process, Pid, normal} -> ok end || {Pid, Monitor} <- [One, Two]],
-        [#{busy := 0}, #{caller := Waiter, times := [T0, T1 | _], busy := Busy}] =
-            lists:sort(fun(#{busy := A}, #{busy := B}) -> A =< B end, lineage_nif:outliers()),
-        %% It had been at work before the call came, and has not paused. (One that was preempted for longer than a pause
-        %% between the two would say 0.)
-        ?assert(abs(T1 - T0 - Busy) =< 2)
+        Tries = [queued_and_busy(Sup) || _ <- lists:seq(1, 20)],
+        ?assertEqual([], [Try || {Queued, Busy} = Try <- Tries, Busy > Queued + 2]),
+        ?assertMatch([_ | _], [Try || {Queued, Busy} = Try <- Tries, Queued - Busy =< 2])
     end).
+
+queued_and_busy(Sup) ->
+    Init = waiting(),
+    One = spawn_monitor(fun() -> {ok, _} = supervisor:start_child(Sup, [Init]) end),
+    Child = receive {init, C} -> C end,
+    Two = {Waiter, _} = spawn_monitor(fun() -> {ok, _} = supervisor:start_child(Sup, [fun ready/0]) end),
+    wait_until(fun() -> {message_queue_len, 1} =:= process_info(Sup, message_queue_len) end),
+    Child ! go,
+    [receive {'DOWN', Monitor, process, Pid, normal} -> ok end || {Pid, Monitor} <- [One, Two]],
+    [#{times := [T0, T1 | _], busy := Busy}] = [O || #{caller := Caller} = O <- lineage_nif:outliers(), Caller =:= Waiter],
+    {T1 - T0, Busy}.
 
 elixir(_Config) ->
     open(#{}, fun() ->

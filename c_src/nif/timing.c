@@ -172,6 +172,11 @@ void lin_timing_death(ErlNifEnv *env, struct lin_census *census, uint64_t pid,
     lin_timing_exit(census->timings, env, &its, lin_clock_ticks());
 }
 
+/* How long a tick is, as of a moment that is not that of open. */
+static double rate(const struct lin_census *census, struct lin_clock_point now) {
+    return (double)(now.ns - census->opened.ns) / (double)(now.ticks - census->opened.ticks);
+}
+
 /* timing(on | drain | off) */
 ERL_NIF_TERM timing_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     (void)argc;
@@ -190,8 +195,7 @@ ERL_NIF_TERM timing_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
         nanosleep(&rest, NULL);
         now = lin_clock_sure();
     }
-    double rate = (double)(now.ns - census->opened.ns) / (double)(now.ticks - census->opened.ticks);
-    uint32_t pending = lin_timings_turn(census->timings, env, phase, rate, now.ticks);
+    uint32_t pending = lin_timings_turn(census->timings, env, phase, rate(census, now), now.ticks);
     return lin_maintenance_end(env, census, enif_make_uint(env, pending));
 }
 
@@ -290,19 +294,39 @@ ERL_NIF_TERM timings_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     return lin_maintenance_end(env, census, map);
 }
 
-/* A point in time, as VM monotonic time in ns: both clocks' now are read at one moment. */
-static ERL_NIF_TERM time_term(ErlNifEnv *env, double ns_per_tick, uint64_t now, ErlNifTime vm_now,
-                              uint64_t at) {
-    return enif_make_int64(env, vm_now - (ErlNifTime)((double)(now - at) * ns_per_tick));
+/* What relates ticks to the VM's monotonic time, which it may slew: as of now. */
+struct vm_clock {
+    uint64_t ticks;
+    ErlNifTime ns;
+    double ns_per_tick;
+};
+
+/* Of some tries the one whose readings lie closest together. */
+static struct vm_clock vm_clock_now(const struct lin_census *census) {
+    struct vm_clock clock = {.ns_per_tick = rate(census, lin_clock_sure())};
+    uint64_t apart = UINT64_MAX;
+    for (int i = 0; i < 5; i++) {
+        uint64_t ticks = lin_clock_ticks();
+        ErlNifTime ns = enif_monotonic_time(ERL_NIF_NSEC);
+        uint64_t width = lin_clock_ticks() - ticks;
+        if (width >= apart)
+            continue;
+        apart = width;
+        clock.ticks = ticks;
+        clock.ns = ns;
+    }
+    return clock;
 }
 
-static ERL_NIF_TERM outlier_term(ErlNifEnv *env, double ns_per_tick, uint64_t now,
-                                 ErlNifTime vm_now, const struct lin_outlier *outlier) {
+static ERL_NIF_TERM outlier_term(ErlNifEnv *env, const struct vm_clock *clock,
+                                 const struct lin_outlier *outlier) {
     ERL_NIF_TERM times = enif_make_list(env, 0), map;
-    for (int i = 5; i-- > 0;)
-        times = enif_make_list_cell(env, time_term(env, ns_per_tick, now, vm_now, outlier->at[i]),
-                                    times);
-    double busy = (double)outlier->busy * ns_per_tick;
+    for (int i = 5; i-- > 0;) {
+        double since = (double)(int64_t)(outlier->at[i] - clock->ticks) * clock->ns_per_tick;
+        times =
+            enif_make_list_cell(env, enif_make_int64(env, clock->ns + (ErlNifTime)since), times);
+    }
+    double busy = (double)outlier->busy * clock->ns_per_tick;
     ERL_NIF_TERM keys[] = {am_caller, am_supervisor, am_child, am_times, am_busy};
     ERL_NIF_TERM values[] = {outlier->caller, outlier->supervisor,
                              outlier->child == 0 ? am_undefined : outlier->child, times,
@@ -323,12 +347,10 @@ ERL_NIF_TERM outliers_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     ERL_NIF_TERM answer = lin_error(env, am_off);
     unsigned n = 0;
     if (census->timings != NULL) {
-        double rate = atomic_load_explicit(&census->timings->ns_per_tick, memory_order_relaxed);
-        uint64_t now = lin_clock_ticks();
-        ErlNifTime vm_now = enif_monotonic_time(ERL_NIF_NSEC);
+        struct vm_clock clock = vm_clock_now(census);
         struct lin_outlier outlier;
         while (n < LIN_OUTLIERS && lin_timings_outlier(census->timings, &outlier))
-            rows[n++] = outlier_term(env, rate, now, vm_now, &outlier);
+            rows[n++] = outlier_term(env, &clock, &outlier);
         answer = enif_make_list_from_array(env, rows, n);
     }
     lin_gate_leave(self);
