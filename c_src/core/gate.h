@@ -57,6 +57,9 @@ struct lin_thread {
     _Atomic uint32_t session;
     uint32_t free_count;
     uint32_t nursery_at;
+    /* When the VM announced the call that it tells next, in ticks; 0: it did not. Its thread only.
+     */
+    uint64_t announced;
     struct lin_counts counts;
     uint32_t free[LIN_LOCAL_FREE]; /* record numbers, the last freed on top */
     struct {

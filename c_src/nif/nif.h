@@ -249,8 +249,8 @@ ERL_NIF_TERM lin_site_term(ErlNifEnv *env, const struct lin_census *census, uint
 
 /* timing.c: what the hook and the trace points have told, where overhead is measured. Call birth
  * before the census knows the child, and death while it does. */
-void lin_timing_call(ErlNifEnv *env, struct lin_census *census, uint64_t pid,
-                     const struct lin_call *mfa, ERL_NIF_TERM args);
+void lin_timing_call(ErlNifEnv *env, struct lin_census *census, struct lin_thread *self,
+                     uint64_t pid, const struct lin_call *mfa, ERL_NIF_TERM args);
 void lin_timing_return(ErlNifEnv *env, struct lin_census *census, uint64_t pid,
                        const struct lin_call *mfa, bool raised, ERL_NIF_TERM opts);
 void lin_timing_birth(struct lin_census *census, const struct lin_birth *birth);

@@ -95,12 +95,15 @@ static void on_service(ErlNifEnv *env, struct lin_census *census, uint64_t super
                      local ? requested(env, first) : LIN_REQUEST_OTHER, at);
 }
 
-void lin_timing_call(ErlNifEnv *env, struct lin_census *census, uint64_t pid,
-                     const struct lin_call *mfa, ERL_NIF_TERM args) {
+/* A call began when it was announced: what the VM needs to tell it is no part of its time before.
+ */
+void lin_timing_call(ErlNifEnv *env, struct lin_census *census, struct lin_thread *self,
+                     uint64_t pid, const struct lin_call *mfa, ERL_NIF_TERM args) {
     struct lin_timings *timings = census->timings;
     if (!lin_timings_in_window(timings))
         return;
-    uint64_t at = lin_clock_ticks();
+    uint64_t at = self->announced != 0 ? self->announced : lin_clock_ticks();
+    self->announced = 0;
     for (unsigned i = 0; i < timings->options.criticals; i++)
         if (is_critical(timings, i, mfa))
             lin_timing_enter(timings, env, pid, i, at);

@@ -46,13 +46,16 @@ static struct lin_census *enter(ErlNifEnv *env, ERL_NIF_TERM state, struct lin_t
 ERL_NIF_TERM enabled_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     (void)argc;
     struct lin_thread *self;
-    bool status = argv[0] == am_trace_status;
+    bool status = argv[0] == am_trace_status, call = argv[0] == am_call;
+    uint64_t now = call ? lin_clock_ticks() : 0;
     struct lin_census *census = enter(env, argv[1], &self);
     if (census == NULL)
         return status ? am_remove : am_discard;
     bool keep = true;
     uint64_t pid;
-    if (argv[0] == am_spawned && pid_of(env, argv[2], &pid))
+    if (call)
+        self->announced = now;
+    else if (argv[0] == am_spawned && pid_of(env, argv[2], &pid))
         lin_census_prefetch(census, pid); /* the birth follows in some 100 ns */
     else if (status && !census->exits_all && census->state == argv[1] && pid_of(env, argv[2], &pid))
         keep = lin_census_is_suspect(census, pid);
@@ -174,14 +177,14 @@ static bool is_supervisors(const struct lin_call *mfa) {
 }
 
 /* A call that meta tracing told: of a supervisor, or under exact monitors, or exact sites. */
-static void on_call(ErlNifEnv *env, struct lin_census *census, uint64_t caller, ERL_NIF_TERM call,
-                    ERL_NIF_TERM opts) {
+static void on_call(ErlNifEnv *env, struct lin_census *census, struct lin_thread *self,
+                    uint64_t caller, ERL_NIF_TERM call, ERL_NIF_TERM opts) {
     struct lin_call mfa;
     ERL_NIF_TERM args, arg, result;
     if (!lin_mfa_read(env, call, &mfa, &args))
         return;
     if (census->timings != NULL)
-        lin_timing_call(env, census, caller, &mfa, args);
+        lin_timing_call(env, census, self, caller, &mfa, args);
     if (is_supervisors(&mfa)) {
         on_supervisor(env, census, caller, &mfa, args);
         return;
@@ -248,7 +251,7 @@ static void on_event(ErlNifEnv *env, struct lin_census *census, struct lin_threa
     } else if (tag == am_unregister) {
         lin_census_name(census, pid, 0);
     } else if (tag == am_call) {
-        on_call(env, census, pid, term, opts);
+        on_call(env, census, self, pid, term, opts);
     } else if (tag == am_return_from || tag == am_exception_from) {
         on_return(env, census, pid, tag, term, opts);
     }
