@@ -131,8 +131,8 @@ attach() ->
 %%   `{duty, Percent}': at random moments, in so much of the time, above 0 and at most 50; `duty' is 2. `continuous': all
 %%   the time, which makes a start some 14 to 73 % slower.</dd>
 %% <dt>`target_ms'</dt><dd>What overhead is judged by; starts that take longer are looked into. 5 by default.</dd>
-%% <dt>`critical'</dt><dd>At most 16 functions, `{Module, Function, Arity}', whose calls are measured too, with the share
-%%   of them that starts take.</dd>
+%% <dt>`critical'</dt><dd>At most 16 functions, `{Module, Function, Arity}', that return (no loop of a server), whose
+%%   calls are measured too, with the share of them that starts take.</dd>
 %% <dt>`max_bytes'</dt><dd>Bytes that the census may take, 256 MiB by default. Births beyond are counted as
 %%   `lost', and not recorded.</dd>
 %% <dt>`for'</dt><dd>Milliseconds after which Lineage detaches by itself. No default.</dd>

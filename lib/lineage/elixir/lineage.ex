@@ -75,8 +75,8 @@ defmodule Lineage do
       `{:duty, percent}`: at random moments, in so much of the time (above 0 and at most 50); `:duty` is 2.
       `:continuous`: all the time, which makes a start some 14 to 73 % slower.
     * `:target_ms` - what overhead is judged by; starts that take longer are looked into (5).
-    * `:critical` - at most 16 functions, `{module, function, arity}`, whose calls are measured too, with the
-      share of them that starts take.
+    * `:critical` - at most 16 functions, `{module, function, arity}`, that return (no loop of a server), whose
+      calls are measured too, with the share of them that starts take.
     * `:max_bytes` - memory that the census may take, in bytes (256 MiB). Births beyond it are counted
       as `lost`, not recorded.
     * `:for` - detaches by itself after so many milliseconds.
