@@ -16,7 +16,8 @@ share_test() ->
 %% No pause is so short, or so long, that the moment of the next window could be told.
 spread_test() ->
     ?assertEqual({2450, 7350}, {lineage_duty:pause_ms(100000, 2, 0.0), lineage_duty:pause_ms(100000, 2, 1.0)}),
-    ?assertEqual(86400000, lineage_duty:pause_ms(5000000, 0.0001, 0.5)).
+    ?assertEqual(86400000, lineage_duty:pause_ms(5000000, 0.0001, 0.5)),
+    ?assertEqual(86400000, lineage_duty:pause_ms(5000000, 1.0e-307, 0.5)).
 
 told_test() ->
     ?assertEqual(#{windows => 0, armed_ms => 0, observed_ms => 0}, lineage_duty:told(lineage_duty:new({duty, 2}, #{}))).

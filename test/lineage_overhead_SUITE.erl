@@ -6,12 +6,12 @@
 -export([all/0, init_per_testcase/2, end_per_testcase/2]).
 -export([off/1, starts/1, failures/1, many_callers/1, restarts_and_stops/1, critical/1, windows/1, followed_to_the_end/1, with_scopes/1,
          detached/1, yielded/1, hook_taken/1, points_come_back/1, explainer_dies/1, session_dies/1, own_processes/1, monitor_taken/1,
-         slow_init/1, busy_init/1, busy_supervisor/1, collection/1, hogs/1, one_hog/1, suspended/1, sys_suspended/1]).
+         scheduler_offline/1, slow_init/1, busy_init/1, busy_supervisor/1, collection/1, hogs/1, one_hog/1, suspended/1, sys_suspended/1]).
 -export([init/1, start_child/1, child/2, place/2, hog/1]).
 
 all() ->
     [off, starts, failures, many_callers, restarts_and_stops, critical, windows, followed_to_the_end, with_scopes, detached, yielded, hook_taken,
-     points_come_back, explainer_dies, session_dies, own_processes, monitor_taken,
+     points_come_back, explainer_dies, session_dies, own_processes, monitor_taken, scheduler_offline,
      slow_init, busy_init, busy_supervisor, collection, hogs, one_hog, suspended, sys_suspended].
 
 init_per_testcase(_Case, Config) ->
@@ -512,3 +512,15 @@ held(Sup, Hold, Release) ->
     do({wait, 50}),
     Release(Sup),
     receive {started, Child} -> Child end.
+
+%% Windows come more often than a look may take, and a pulse's scheduler may stand still.
+scheduler_offline(_Config) ->
+    attach(#{overhead => {duty, 50}}),
+    Online = erlang:system_flag(schedulers_online, 1),
+    try
+        timer:sleep(300),
+        {Us, _} = timer:tc(fun lineage:overhead/0),
+        ?assert(Us < 5000000)
+    after
+        erlang:system_flag(schedulers_online, Online)
+    end.

@@ -28,6 +28,8 @@ overhead_options_test() ->
                       {critical, [{m, f, 1}, [{m, f, '_'}], [{m, f, 256}], [{m, f, 1} | x], [m], lists:duplicate(17, {m, f, 1})]}],
         V <- Vs],
     %% It says what is missing.
+    [{error, {bad_option, critical, _, _}} = lineage_options:check(#{overhead => duty, critical => [C]})
+     || C <- [{'_', f, 1}, {m, '_', 1}]],
     {error, Cause} = lineage_options:check(#{critical => [{m, f, 1}]}),
     ?assertMatch({_, _}, binary:match(lineage_error:sentence(Cause), <<"together with overhead => duty">>)).
 

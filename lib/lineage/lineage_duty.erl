@@ -82,7 +82,9 @@ phase(#duty{phase = Phase}) -> Phase.
 %% @private How long a pause follows what was armed for so long; `Random' is between 0 and 1.
 -spec pause_ms(ArmedUs :: non_neg_integer(), Percent :: number(), Random :: float()) -> non_neg_integer().
 pause_ms(ArmedUs, Percent, Random) ->
-    min(?LONGEST_MS, ceil(ArmedUs / 1000 * (100 / Percent - 1) * (0.5 + Random))).
+    %% Below, it is the longest one anyway, and the quotient might overflow.
+    Least = max(Percent, 1.0e-12),
+    min(?LONGEST_MS, ceil(ArmedUs / 1000 * (100 / Least - 1) * (0.5 + Random))).
 
 %% Windows
 

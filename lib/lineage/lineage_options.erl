@@ -53,7 +53,7 @@ wrong(overhead, V) -> [{bad_option, overhead, V, "off, duty, {duty, Percent} wit
 wrong(target_ms, V) when is_number(V), V >= 0.001, V =< ?MAX_TARGET_MS -> [];
 wrong(target_ms, V) -> [{bad_option, target_ms, V, "a number of milliseconds, from 0.001 to 3600000"}];
 wrong(critical, V) ->
-    case is_proper(V) andalso length(V) =< ?CRITICAL andalso lists:all(fun is_function_name/1, V) of
+    case is_proper(V) andalso length(V) =< ?CRITICAL andalso lists:all(fun is_critical/1, V) of
         true -> [];
         false -> [{bad_option, critical, V, "a list of at most 16 elements {Module, Function, Arity}"}]
     end;
@@ -88,6 +88,10 @@ is_wrapper(M) -> is_atom(M) andalso not lineage_site:is_through(M).
 
 is_function_name({M, F, A}) -> is_atom(M) andalso is_atom(F) andalso is_integer(A) andalso A >= 0 andalso A =< 255;
 is_function_name(_) -> false.
+
+%% The VM refuses trace points of '_', and with one all of them.
+is_critical({M, F, _} = Call) -> M =/= '_' andalso F =/= '_' andalso is_function_name(Call);
+is_critical(_) -> false.
 
 is_match({M, F, '_'}) -> is_atom(M) andalso is_atom(F);
 is_match({_, _, _} = Call) -> is_function_name(Call);

@@ -113,10 +113,12 @@ handle_call(_Other, _From, St) ->
 
 -spec handle_cast(term(), #st{}) -> {noreply, #st{}}.
 handle_cast({window, on}, #st{pulses = Pulses, source = Source} = St) ->
-    [Pulse ! {beat, self()} || Pulse <- Pulses],
-    {noreply, timer(?LOOK_MS, St#st{open = true, source = listen(Source)})};
+    [Pulse ! {beat, self()} || Pulse <- online(Pulses)],
+    Open = St#st{open = true, source = listen(Source)},
+    %% A look that is under way has its own timer: windows that follow each other quickly must not put it off for ever.
+    {noreply, case St#st.asked of [] -> timer(?LOOK_MS, Open); _ -> Open end};
 handle_cast({window, off}, #st{pulses = Pulses} = St) ->
-    [Pulse ! {rest, self()} || Pulse <- Pulses],
+    [Pulse ! {rest, self()} || Pulse <- online(Pulses)],
     {noreply, look(St#st{open = false})};
 handle_cast(_Other, St) ->
     {noreply, St}.
@@ -153,7 +155,8 @@ event(What, Pid, Info, #st{events = Events} = St) ->
     St#st{events = lists:sublist([{What, Pid, {From, To}} | Events], ?EVENTS)}.
 
 %% When a pulse answers, what held its scheduler has let go of it.
-look(#st{asked = [], pulses = Pulses, taken = Taken, waiting = Waiting} = St) ->
+look(#st{asked = [], pulses = All, taken = Taken, waiting = Waiting} = St) ->
+    Pulses = online(All),
     [Pulse ! {look, self()} || Pulse <- Pulses],
     New = case lineage_nif:outliers() of
               {error, _} -> [];
@@ -162,6 +165,10 @@ look(#st{asked = [], pulses = Pulses, taken = Taken, waiting = Waiting} = St) ->
     timer(?ANSWER_MS, St#st{asked = Pulses, taken = New ++ Taken, answering = Waiting, again = false, waiting = []});
 look(St) ->
     St#st{again = true}.
+
+%% A pulse whose scheduler is offline does not run, and reads no message.
+online(Pulses) ->
+    lists:sublist(Pulses, erlang:system_info(schedulers_online)).
 
 explained(#st{answering = Answering} = St) ->
     New = lists:reverse(lists:keysort(1, explain_all(St))),
