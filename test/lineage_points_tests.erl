@@ -20,7 +20,7 @@ open_test_() ->
              {ok, _} = lineage_nif:open(#{exits => all, max_bytes => 1 bsl 28, process_limit => erlang:system_info(process_limit)})
      end,
      fun(_) -> lineage_nif:close() end,
-     [{timeout, 60, fun groups/0}, fun loaded_later/0, fun exits/0]}.
+     [{timeout, 60, fun groups/0}, fun loaded_later/0, fun exits/0, fun others_point/0]}.
 
 none() ->
     #{session := Session} = lineage_nif:info(),
@@ -103,3 +103,14 @@ exits() ->
     ?assertMatch(#{{supervisor, start_child, 2} := [{exception_trace}], {proc_lib, init_ack, 2} := [],
                    {?MODULE, critical, 0} := [{exception_trace}]}, Set),
     ok = lineage_points:destroy(Points).
+
+%% Before 27 another tool's trace point is left to it when a group is armed, and when it goes.
+others_point() ->
+    MFA = {?MODULE, critical, 0},
+    erlang:trace_pattern(MFA, true, [{meta, self()}]),
+    Before = erlang:trace_info(MFA, meta),
+    {ok, Points} = lineage_points:arm(overhead, options(#{exits => suspects, critical => [MFA]}), none()),
+    ?assertEqual(Before, erlang:trace_info(MFA, meta)),
+    lineage_points:destroy(lineage_points:disarm(overhead, Points)),
+    ?assertEqual(Before, erlang:trace_info(MFA, meta)),
+    erlang:trace_pattern(MFA, false, [meta]).

@@ -178,6 +178,8 @@ explained(#st{answering = Answering} = St) ->
 
 %% Each with its beginning. What the VM told may have come late: where it explains nothing as it was read, it is looked
 %% at in its probable place.
+explain_all(#st{taken = []}) ->
+    [];
 explain_all(#st{taken = Taken, events = Events, stalls = Stalls, pulses = Pulses}) ->
     Placed = [placed(Event, Stalls) || Event <- Events],
     [case explain(Outlier, Events, Stalls, length(Pulses)) of

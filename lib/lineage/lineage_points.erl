@@ -167,10 +167,14 @@ set_again(MFAs, Points) ->
     Matches = matches(Points),
     lists:foreach(fun(MFA) ->
                           case Matches of
-                              #{MFA := Match} -> set(Points, MFA, Match);
+                              #{MFA := Match} -> is_free(Points, MFA) andalso set(Points, MFA, Match);
                               _ -> point(Points, MFA) =:= ours andalso set(Points, MFA, false)
                           end
                   end, MFAs).
+
+%% Before 27 a function has one meta tracer: another tool's is left to it.
+is_free(#{api := sessions}, _MFA) -> true;
+is_free(Points, MFA) -> point(Points, MFA) =/= other.
 
 %% How many functions have the point now: none when the module is not loaded.
 set(#{api := sessions, handle := Handle}, MFA, Match) ->
