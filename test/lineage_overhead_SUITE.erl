@@ -5,13 +5,13 @@
 
 -export([all/0, init_per_testcase/2, end_per_testcase/2]).
 -export([off/1, starts/1, failures/1, many_callers/1, restarts_and_stops/1, critical/1, windows/1, followed_to_the_end/1, with_scopes/1,
-         detached/1, yielded/1, hook_taken/1, points_come_back/1, explainer_dies/1, session_dies/1, own_processes/1, monitor_taken/1,
+         detached/1, yielded/1, hook_taken/1, points_come_back/1, explainer_dies/1, critical_unknown/1, session_dies/1, own_processes/1, monitor_taken/1,
          scheduler_offline/1, slow_init/1, busy_init/1, busy_supervisor/1, collection/1, hogs/1, one_hog/1, suspended/1, sys_suspended/1]).
 -export([init/1, start_child/1, child/2, place/2, hog/1]).
 
 all() ->
     [off, starts, failures, many_callers, restarts_and_stops, critical, windows, followed_to_the_end, with_scopes, detached, yielded, hook_taken,
-     points_come_back, explainer_dies, session_dies, own_processes, monitor_taken, scheduler_offline,
+     points_come_back, explainer_dies, critical_unknown, session_dies, own_processes, monitor_taken, scheduler_offline,
      slow_init, busy_init, busy_supervisor, collection, hogs, one_hog, suspended, sys_suspended].
 
 init_per_testcase(_Case, Config) ->
@@ -324,6 +324,13 @@ explainer_dies(_) ->
     ?assertEqual(2, count(starts, latency, Sup)),
     stop(Sup).
 
+%% A name that was mistyped would never be measured, and nobody told.
+critical_unknown(_) ->
+    #{notes := Notes} = attach(#{critical => [{?MODULE, nonesuch, 0}, {?MODULE, all, 0}, {no_such_module, f, 1}]}),
+    [Told] = [N || N <- Notes, binary:match(N, <<"measured as critical">>) =/= nomatch],
+    ?assertMatch({_, _}, binary:match(Told, <<":nonesuch/0, no_such_module:f/1;">>)),
+    ?assertEqual(nomatch, binary:match(Told, <<":all/0">>)).
+
 session_dies(_) ->
     attach(#{}),
     Sup = supervisor(),
@@ -335,6 +342,8 @@ session_dies(_) ->
     wait_until(fun() -> is_pid(whereis(lineage_session)) end),
     ok = lineage:detach(),
     ?assertNot(is_traced()),
+    %% Nobody knows any more which points the dead session had.
+    lineage_hook:api() =:= single andalso ?assertEqual({meta, false}, erlang:trace_info({supervisor, handle_call, 3}, meta)),
     ?assertEqual(undefined, erlang:system_monitor()),
     attach(#{}),
     start(Sup, none),

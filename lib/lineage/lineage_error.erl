@@ -165,6 +165,9 @@ text({coexistence, forgets_points}) ->
 text({coexistence, {system_monitor, Holder}}) ->
     ["The system monitor of this node is taken (", holder(Holder), "), and before OTP 28 there is one: gc and long schedules "
      "are not known as causes of slow starts."];
+text({critical_unknown, MFAs}) ->
+    ["No such function is there to be measured as critical: ", lists:join(", ", [f("~0tp:~0tp/~b", [M, F, A]) || {M, F, A} <- MFAs]),
+     "; it is looked for again when its module is loaded, so check its module, name and arity."];
 text(points_unavailable) ->
     "The VM refused the trace points of supervisors, monitors, overhead or sites => exact, so `monitored` stays "
     "`unknown`, sites are those of closures, no overhead is measured, and what a supervisor starts at a scope's request "

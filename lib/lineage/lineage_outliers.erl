@@ -100,10 +100,12 @@ holder() ->
 -spec init([]) -> {ok, #st{}}.
 init([]) ->
     process_flag(priority, high),
-    Schedulers = erlang:system_info(schedulers_online),
-    Pulses = [lineage_hook:vm(spawn_opt, [?MODULE, pulse, [self()], [link, {priority, high}, {scheduler, N}]])
-              || N <- lists:seq(1, Schedulers)],
-    {ok, #st{source = none, pulses = Pulses}}.
+    {ok, #st{source = none, pulses = pulses([])}}.
+
+%% One for each scheduler, the first one's first; more schedulers may have come online.
+pulses(Pulses) ->
+    Pulses ++ [lineage_hook:vm(spawn_opt, [?MODULE, pulse, [self()], [link, {priority, high}, {scheduler, N}]])
+               || N <- lists:seq(length(Pulses) + 1, erlang:system_info(schedulers_online))].
 
 -spec handle_call(term(), gen_server:from(), #st{}) -> {reply, term(), #st{}} | {noreply, #st{}}.
 handle_call(outliers, From, #st{waiting = Waiting} = St) ->
@@ -112,9 +114,10 @@ handle_call(_Other, _From, St) ->
     {reply, {error, badarg}, St}.
 
 -spec handle_cast(term(), #st{}) -> {noreply, #st{}}.
-handle_cast({window, on}, #st{pulses = Pulses, source = Source} = St) ->
+handle_cast({window, on}, #st{pulses = Before, source = Source} = St) ->
+    Pulses = pulses(Before),
     [Pulse ! {beat, self()} || Pulse <- online(Pulses)],
-    Open = St#st{open = true, source = listen(Source)},
+    Open = St#st{open = true, pulses = Pulses, source = listen(Source)},
     %% A look that is under way has its own timer: windows that follow each other quickly must not put it off for ever.
     {noreply, case St#st.asked of [] -> timer(?LOOK_MS, Open); _ -> Open end};
 handle_cast({window, off}, #st{pulses = Pulses} = St) ->
@@ -152,17 +155,18 @@ handle_info(_Other, St) ->
 event(What, Pid, Info, #st{events = Events} = St) ->
     To = erlang:monotonic_time(nanosecond),
     From = To - 1000000 * proplists:get_value(timeout, Info, 0),
-    St#st{events = lists:sublist([{What, Pid, {From, To}} | Events], ?EVENTS)}.
+    St#st{events = [{What, Pid, {From, To}} | Events]}.
 
 %% When a pulse answers, what held its scheduler has let go of it.
-look(#st{asked = [], pulses = All, taken = Taken, waiting = Waiting} = St) ->
+look(#st{asked = [], pulses = All, taken = Taken, waiting = Waiting, events = Events} = St) ->
     Pulses = online(All),
     [Pulse ! {look, self()} || Pulse <- Pulses],
     New = case lineage_nif:outliers() of
               {error, _} -> [];
               List -> List
           end,
-    timer(?ANSWER_MS, St#st{asked = Pulses, taken = New ++ Taken, answering = Waiting, again = false, waiting = []});
+    timer(?ANSWER_MS, St#st{asked = Pulses, taken = New ++ Taken, answering = Waiting, again = false, waiting = [],
+                            events = lists:sublist(Events, ?EVENTS)});
 look(St) ->
     St#st{again = true}.
 
@@ -178,14 +182,15 @@ explained(#st{answering = Answering} = St) ->
 
 %% Each with its beginning. What the VM told may have come late: where it explains nothing as it was read, it is looked
 %% at in its probable place.
-explain_all(#st{taken = []}) ->
-    [];
 explain_all(#st{taken = Taken, events = Events, stalls = Stalls, pulses = Pulses}) ->
-    Placed = [placed(Event, Stalls) || Event <- Events],
     [case explain(Outlier, Events, Stalls, length(Pulses)) of
-         #{cause := unexplained} -> {T0, explain(Outlier, Placed, Stalls, length(Pulses))};
-         Explained -> {T0, Explained}
-     end || #{times := [T0 | _]} = Outlier <- Taken].
+         #{cause := unexplained} ->
+             Its = [Stall || {F, T} = Stall <- Stalls, F < lists:last(Times), T > T0],
+             Placed = [placed(Event, Its) || {_, _, {_, To}} = Event <- Events, To > T0, To < lists:last(Times) + ?LAG_NS],
+             {T0, explain(Outlier, Placed, Stalls, length(Pulses))};
+         Explained ->
+             {T0, Explained}
+     end || #{times := [T0 | _] = Times} = Outlier <- Taken].
 
 settle(#st{again = true} = St) ->
     look(St);
@@ -208,18 +213,24 @@ listen(none) ->
             [lineage_hook:session(system, [Session, What, ?LONG_MS]) || What <- [long_gc, long_schedule]],
             {session, Session};
         false ->
+            Self = self(),
             case erlang:system_monitor() of
-                undefined ->
-                    erlang:system_monitor(self(), [{long_gc, ?LONG_MS}, {long_schedule, ?LONG_MS}]),
-                    monitor;
-                _ ->
-                    none
+                Holder when Holder =:= undefined; element(1, Holder) =:= Self -> take_monitor();
+                _ -> none
             end
     catch
         error:_ -> none
     end;
 listen(Source) ->
     Source.
+
+%% Somebody may have taken it since it was looked at.
+take_monitor() ->
+    Self = self(),
+    case erlang:system_monitor(Self, [{long_gc, ?LONG_MS}, {long_schedule, ?LONG_MS}]) of
+        {Holder, _} = Theirs when Holder =/= Self -> erlang:system_monitor(Theirs), none;
+        _ -> monitor
+    end.
 
 forget({session, Session}) ->
     lineage_hook:session(session_destroy, [Session]),

@@ -140,12 +140,16 @@ rows(Series, {Parts, Judged}, TargetUs) ->
         {Row, #{Judged := Values}} <- [lists:foldl(fun({Of, Part}, {Row, All}) ->
                                                            case Timings of
                                                                #{Of := {Sum, [_ | _] = Buckets}} ->
-                                                                   Us = lineage_quantile:buckets([{L / 1000, H / 1000, N} || {L, H, N} <- Buckets]),
+                                                                   Us = lineage_quantile:buckets([{L / 1000, ended(L, H) / 1000, N} || {L, H, N} <- Buckets]),
                                                                    {Row#{Part => part(Sum, Us)}, All#{Part => Us}};
                                                                _ ->
                                                                    {Row, All}
                                                            end
                                                    end, {Key, #{}}, Parts)]].
+
+%% What is longer than the histogram reaches is as long at least: its last bucket has no end.
+ended(Low, High) when High > 2 * Low, Low > 1000000000 -> Low;
+ended(_Low, High) -> High.
 
 part(SumNs, Values) ->
     Count = lineage_quantile:count(Values),

@@ -11,7 +11,7 @@
 %% must tell its calls from those of the process flags.
 -module(lineage_points).
 
--export([new/1, arm/3, disarm/2, check/1, release/1, destroy/1, is_armed/2, forgetful/0]).
+-export([new/1, arm/3, disarm/2, check/1, release/1, destroy/1, clear_stale/0, is_armed/2, forgetful/0]).
 
 -export_type([points/0, group/0]).
 
@@ -106,6 +106,25 @@ destroy(#{handle := Handle}) ->
         error:_ -> ok
     end.
 
+%% @doc Takes back the points that a session which crashed has left (before 27; a trace session ends with its creator).
+%% Which they were died with it: so each function of the node is looked at.
+-spec clear_stale() -> ok.
+clear_stale() ->
+    lineage_hook:api() =:= single andalso
+        [erlang:trace_pattern({M, F, A}, false, [meta])
+         || {M, _} <- code:all_loaded(), {F, A} <- functions(M), is_stale(lineage_hook:vm(trace_info, [{M, F, A}, meta]))],
+    ok.
+
+%% A module may be unloaded meanwhile.
+functions(Module) ->
+    try Module:module_info(functions)
+    catch error:_ -> []
+    end.
+
+is_stale({meta, {?TRACER, _}}) -> true;
+is_stale({meta, ?TRACER}) -> true;
+is_stale(_) -> false.
+
 %% What each group wants
 
 wanted(base, Api, #{monitors := Monitors, sites := Sites, wrappers := Wrappers}) ->
@@ -114,23 +133,29 @@ wanted(base, Api, #{monitors := Monitors, sites := Sites, wrappers := Wrappers})
 %% Supervisors that start a child at somebody's request, or in place of a dead one (only a DynamicSupervisor starts just
 %% that one then); and with exact sites, the requests where they are made.
 wanted(requests, Api, #{sites := Sites}) ->
-    traced(served() ++ here(['Elixir.DynamicSupervisor'], handle_info, 2))
-        ++ [{MFA, [stack(Api)]} || Sites =:= exact, MFA <- lineage_site:requests()];
+    IsThere = fun is_there/1,
+    traced(served(IsThere) ++ here(IsThere, ['Elixir.DynamicSupervisor'], handle_info, 2))
+        ++ [{MFA, [stack(Api)]} || Sites =:= exact, MFA <- lineage_site:requests(IsThere)];
 %% Deaths are known, and so restarts and stops, when every process is watched until it exits.
 wanted(overhead, _Api, #{exits := Exits, critical := Critical}) ->
-    Starts = [MFA || {_, F, _} = MFA <- lineage_site:requests(), lists:member(F, [start_child, async, async_nolink])],
+    IsThere = fun erlang:module_loaded/1,
+    Starts = [MFA || {_, F, _} = MFA <- lineage_site:requests(IsThere), lists:member(F, [start_child, async, async_nolink])],
     Stops = [MFA || Exits =:= all,
-                    MFA <- here([supervisor, 'Elixir.Supervisor', 'Elixir.DynamicSupervisor', 'Elixir.Task.Supervisor'],
+                    MFA <- here(IsThere, [supervisor, 'Elixir.Supervisor', 'Elixir.DynamicSupervisor', 'Elixir.Task.Supervisor'],
                                 terminate_child, 2)
-                        ++ here([supervisor, 'Elixir.DynamicSupervisor'], handle_info, 2)],
+                        ++ here(IsThere, [supervisor, 'Elixir.DynamicSupervisor'], handle_info, 2)],
     Acks = [{proc_lib, F, A} || {F, A} <- [{init_ack, 2}, {init_fail, 3}], erlang:function_exported(proc_lib, F, A)],
-    traced(Starts ++ served() ++ Stops ++ Critical) ++ [{MFA, []} || MFA <- Acks].
+    traced(Starts ++ served(IsThere) ++ Stops ++ Critical) ++ [{MFA, []} || MFA <- Acks].
 
-served() -> here(?SUPERVISORS, handle_call, 3).
+served(IsThere) -> here(IsThere, ?SUPERVISORS, handle_call, 3).
 
-%% A module that is not there is looked for along the whole code path: only when a group is armed.
-here(Modules, F, A) ->
-    [{M, F, A} || M <- Modules, code:ensure_loaded(M) =:= {module, M}].
+%% A module that is not there is looked for along the whole code path: only when a scope opens after none was. One that
+%% is loaded later has its points in the next window.
+here(IsThere, Modules, F, A) ->
+    [{M, F, A} || M <- Modules, IsThere(M)].
+
+is_there(Module) ->
+    code:ensure_loaded(Module) =:= {module, Module}.
 
 %% An exception_trace, since a return_trace says nothing when the function raises.
 traced(MFAs) ->

@@ -180,6 +180,7 @@ attached() ->
 
 clear_after_crash() ->
     lineage_hook:clear_stale(),
+    lineage_points:clear_stale(),
     nif() =:= ok andalso lineage_nif:close().
 
 -spec handle_call(term(), gen_server:from(), #st{}) -> {reply, term(), #st{}}.
@@ -291,7 +292,7 @@ open_census(#{exits := Exits, max_bytes := Bytes} = Options) ->
                             sites => maps:get(sites, Options),
                             overhead => maps:get(overhead, Options) =/= off,
                             target_ns => round(1000000 * maps:get(target_ms, Options)),
-                            critical => maps:get(critical, Options),
+                            critical => lists:usort(maps:get(critical, Options)),
                             monitors => case Options of #{monitors := exact} -> exact; _ -> unknown end}) of
         {ok, Session} ->
             [ok = lineage_nif:wrapper(M, F) || {M, F} <- lineage_site:wrappers(maps:get(wrappers, Options))],
@@ -364,13 +365,13 @@ attached(Result, #st{options = Options, hook = Hook, started = Started, caller =
            end,
     Notes = notes(Options, Result, St#st.warnings),
     Since = erlang:system_time(millisecond),
-    rows([{phase, attached}, {options, Options}, {since, Since}, {orphans_checked, undefined}, {coverage, undefined},
-          {blind_ms, 0}, {blind_from, undefined}, {notes, Notes}, {ended, undefined}]),
-    #{births := Births} = lineage_nif:info(),
     Duty = case Options of
                #{overhead := off} -> undefined;
                #{overhead := Mode} -> lineage_duty:new(Mode, Options)
            end,
+    rows([{duty, Duty}, {phase, attached}, {options, Options}, {since, Since}, {orphans_checked, undefined}, {coverage, undefined},
+          {blind_ms, 0}, {blind_from, undefined}, {notes, Notes}, {ended, undefined}]),
+    #{births := Births} = lineage_nif:info(),
     St2 = St1#st{phase = attached, fuse = Fuse, result = Result, caller = undefined, duty = Duty,
                  rates = [{now_ms(), Births}], checked_at = now_ms(),
                  watch = lineage_watch:new(Hook, Options, St1#st.rules)},
@@ -457,14 +458,19 @@ described(#st{session = Session, options = Options, result = Result}, Since, Too
 tracer({Module, _State}) -> Module;
 tracer(Holder) -> Holder.
 
-notes(#{exits := Exits, overhead := Overhead}, #{held := Held}, Warnings) ->
+notes(#{exits := Exits, overhead := Overhead, critical := Critical}, #{held := Held}, Warnings) ->
     Api = lineage_hook:api(),
     Causes = [{coexistence, Api}] ++
         [{coexistence, all} || Api =:= single, Exits =:= all] ++
         [{coexistence, {foreign, lists:sum(maps:values(Held)), maps:keys(Held)}} || map_size(Held) > 0] ++
+        [{critical_unknown, Unknown} || Unknown <- [[MFA || {M, F, A} = MFA <- Critical, not is_function_of(M, F, A)]], Unknown =/= []] ++
         [{coexistence, {system_monitor, Holder}} || Overhead =/= off, Holder <- [lineage_outliers:holder()], Holder =/= none] ++
         Warnings,
     [lineage_error:sentence(Cause) || Cause <- Causes].
+
+%% Also one that is not exported can be traced.
+is_function_of(Module, Function, Arity) ->
+    code:ensure_loaded(Module) =:= {module, Module} andalso lists:member({Function, Arity}, Module:module_info(functions)).
 
 %% Lineage's own: the session and its supervisor; helpers are known by their initial calls. Its
 %% application master stays a root like any other.

@@ -5,7 +5,7 @@
 %% less sure has another kind, and its text says what it is.
 -module(lineage_site).
 
--export([describe/1, describe_all/1, text/1, candidate/1, sites/0, wrappers/1, points/1, requests/0, is_through/1]).
+-export([describe/1, describe_all/1, text/1, candidate/1, sites/0, wrappers/1, points/1, requests/1, is_through/1]).
 
 -export_type([site/0, row/0]).
 
@@ -56,12 +56,12 @@ points({single, More}) ->
                  [{M, F, A} || M <- Loaded, {F, A} <- M:module_info(exports), lists:member(F, ?NAMES)]] ++
                     lists:append([exported(pair(Wrapper)) || Wrapper <- More])).
 
-%% @doc The functions by which a process asks a supervisor to spawn.
--spec requests() -> [mfa()].
-requests() ->
+%% @doc The functions by which a process asks a supervisor to spawn, of the modules that are there.
+-spec requests(fun((module()) -> boolean())) -> [mfa()].
+requests(IsThere) ->
     [{M, F, A} || {M, Names} <- [{supervisor, [start_child]}, {'Elixir.Supervisor', [start_child]},
                                  {'Elixir.DynamicSupervisor', [start_child]}, {'Elixir.Task.Supervisor', ?SUPERVISED}],
-                  code:ensure_loaded(M) =:= {module, M}, {F, A} <- M:module_info(exports), lists:member(F, Names)].
+                  IsThere(M), {F, A} <- M:module_info(exports), lists:member(F, Names)].
 
 exported({Module, Function}) ->
     case code:ensure_loaded(Module) of
