@@ -123,6 +123,7 @@ functions(Module) ->
 
 is_stale({meta, {?TRACER, _}}) -> true;
 is_stale({meta, ?TRACER}) -> true;
+is_stale({meta, []}) -> true;    % called since
 is_stale(_) -> false.
 
 %% What each group wants
