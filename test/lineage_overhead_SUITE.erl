@@ -527,9 +527,8 @@ scheduler_offline(_Config) ->
     attach(#{overhead => {duty, 50}}),
     Online = erlang:system_flag(schedulers_online, 1),
     try
-        timer:sleep(300),
-        {Us, _} = timer:tc(fun lineage:overhead/0),
-        ?assert(Us < 5000000)
+        %% Windows follow each other faster than a pulse that does not run is given up.
+        wait_until(fun() -> maps:get(windows, lineage:overhead()) >= 5 end)
     after
         erlang:system_flag(schedulers_online, Online)
     end.

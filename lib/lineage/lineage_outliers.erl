@@ -104,8 +104,9 @@ init([]) ->
 
 %% One for each scheduler, the first one's first; more schedulers may have come online.
 pulses(Pulses) ->
+    Known = length(Pulses),
     Pulses ++ [lineage_hook:vm(spawn_opt, [?MODULE, pulse, [self()], [link, {priority, high}, {scheduler, N}]])
-               || N <- lists:seq(length(Pulses) + 1, erlang:system_info(schedulers_online))].
+               || N <- lists:seq(1, erlang:system_info(schedulers_online)), N > Known].
 
 -spec handle_call(term(), gen_server:from(), #st{}) -> {reply, term(), #st{}} | {noreply, #st{}}.
 handle_call(outliers, From, #st{waiting = Waiting} = St) ->
