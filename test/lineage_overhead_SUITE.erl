@@ -522,7 +522,7 @@ held(Sup, Hold, Release) ->
     Release(Sup),
     receive {started, Child} -> Child end.
 
-%% Windows come more often than a look may take, and a pulse's scheduler may stand still.
+%% Windows come more often than a look may take, and a scheduler goes offline meanwhile.
 scheduler_offline(_Config) ->
     attach(#{overhead => {duty, 50}}),
     Online = erlang:system_flag(schedulers_online, 1),

@@ -10,9 +10,10 @@
 %% <li>`init': the child's own, until it acknowledged.</li>
 %% </ol>
 %% Else it is `unexplained'. From a queue and an init is taken away what the first two, or a stall, overlap. A stall is a
-%% time in which a process of high priority that a scheduler owed a wake-up did not get it: whatever was not running
+%% time in which a process of high priority that was owed a wake-up did not get it: whatever was not running
 %% then, the cause may lie outside this node. What the machine takes away while a process runs looks like a long
-%% schedule of that process.
+%% schedule of that process. There are as many of these processes as schedulers, bound to none: one that is bound to a
+%% scheduler can neither be asked nor killed while that is offline, and a node that stops would wait for it for ever.
 %%
 %% Long collections and long schedules come as messages of the VM's system monitor: from 28 on of one of our own
 %% (trace:system/3), before of the node's only one, if nobody has it; it is given back after each window. They carry no
@@ -100,13 +101,9 @@ holder() ->
 -spec init([]) -> {ok, #st{}}.
 init([]) ->
     process_flag(priority, high),
-    {ok, #st{source = none, pulses = pulses([])}}.
-
-%% One for each scheduler, the first one's first; more schedulers may have come online.
-pulses(Pulses) ->
-    Known = length(Pulses),
-    Pulses ++ [lineage_hook:vm(spawn_opt, [?MODULE, pulse, [self()], [link, {priority, high}, {scheduler, N}]])
-               || N <- lists:seq(1, erlang:system_info(schedulers_online)), N > Known].
+    Pulses = [lineage_hook:vm(spawn_opt, [?MODULE, pulse, [self()], [link, {priority, high}]])
+              || _ <- lists:seq(1, erlang:system_info(schedulers_online))],
+    {ok, #st{source = none, pulses = Pulses}}.
 
 -spec handle_call(term(), gen_server:from(), #st{}) -> {reply, term(), #st{}} | {noreply, #st{}}.
 handle_call(outliers, From, #st{waiting = Waiting} = St) ->
@@ -115,14 +112,13 @@ handle_call(_Other, _From, St) ->
     {reply, {error, badarg}, St}.
 
 -spec handle_cast(term(), #st{}) -> {noreply, #st{}}.
-handle_cast({window, on}, #st{pulses = Before, source = Source} = St) ->
-    Pulses = pulses(Before),
-    [Pulse ! {beat, self()} || Pulse <- online(Pulses)],
-    Open = St#st{open = true, pulses = Pulses, source = listen(Source)},
+handle_cast({window, on}, #st{pulses = Pulses, source = Source} = St) ->
+    [Pulse ! {beat, self()} || Pulse <- Pulses],
+    Open = St#st{open = true, source = listen(Source)},
     %% A look that is under way has its own timer: windows that follow each other quickly must not put it off for ever.
     {noreply, case St#st.asked of [] -> timer(?LOOK_MS, Open); _ -> Open end};
 handle_cast({window, off}, #st{pulses = Pulses} = St) ->
-    [Pulse ! {rest, self()} || Pulse <- online(Pulses)],
+    [Pulse ! {rest, self()} || Pulse <- Pulses],
     {noreply, look(St#st{open = false})};
 handle_cast(_Other, St) ->
     {noreply, St}.
@@ -159,8 +155,7 @@ event(What, Pid, Info, #st{events = Events} = St) ->
     St#st{events = [{What, Pid, {From, To}} | Events]}.
 
 %% When a pulse answers, what held its scheduler has let go of it.
-look(#st{asked = [], pulses = All, taken = Taken, waiting = Waiting, events = Events} = St) ->
-    Pulses = online(All),
+look(#st{asked = [], pulses = Pulses, taken = Taken, waiting = Waiting, events = Events} = St) ->
     [Pulse ! {look, self()} || Pulse <- Pulses],
     New = case lineage_nif:outliers() of
               {error, _} -> [];
@@ -171,10 +166,6 @@ look(#st{asked = [], pulses = All, taken = Taken, waiting = Waiting, events = Ev
 look(St) ->
     St#st{again = true}.
 
-%% A pulse whose scheduler is offline does not run, and reads no message.
-online(Pulses) ->
-    lists:sublist(Pulses, erlang:system_info(schedulers_online)).
-
 explained(#st{answering = Answering} = St) ->
     New = lists:reverse(lists:keysort(1, explain_all(St))),
     Outliers = lists:sublist([Outlier || {_, Outlier} <- New] ++ St#st.outliers, ?KEPT),
@@ -183,12 +174,13 @@ explained(#st{answering = Answering} = St) ->
 
 %% Each with its beginning. What the VM told may have come late: where it explains nothing as it was read, it is looked
 %% at in its probable place.
-explain_all(#st{taken = Taken, events = Events, stalls = Stalls, pulses = Pulses}) ->
-    [case explain(Outlier, Events, Stalls, length(Pulses)) of
+explain_all(#st{taken = Taken, events = Events, stalls = Stalls}) ->
+    Schedulers = erlang:system_info(schedulers_online),
+    [case explain(Outlier, Events, Stalls, Schedulers) of
          #{cause := unexplained} ->
              Its = [Stall || {F, T} = Stall <- Stalls, F < lists:last(Times), T > T0],
              Placed = [placed(Event, Its) || {_, _, {_, To}} = Event <- Events, To > T0, To < lists:last(Times) + ?LAG_NS],
-             {T0, explain(Outlier, Placed, Stalls, length(Pulses))};
+             {T0, explain(Outlier, Placed, Stalls, Schedulers)};
          Explained ->
              {T0, Explained}
      end || #{times := [T0 | _] = Times} = Outlier <- Taken].
@@ -246,7 +238,7 @@ forget(monitor) ->
 forget(none) ->
     none.
 
-%% @private Beats on one scheduler, and notes when it was woken late.
+%% @private Beats, and notes when it was woken late.
 -spec pulse(pid()) -> no_return().
 pulse(Owner) ->
     receive
