@@ -86,8 +86,7 @@ is_proper(_) -> false.
 is_wrapper({M, F}) -> is_wrapper(M) andalso is_atom(F);
 is_wrapper(M) -> is_atom(M) andalso not lineage_site:is_through(M).
 
-is_function_name({M, F, A}) -> is_atom(M) andalso is_atom(F) andalso is_integer(A) andalso A >= 0 andalso A =< 255;
-is_function_name(_) -> false.
+is_function_name({M, F, A}) -> is_atom(M) andalso is_atom(F) andalso is_integer(A) andalso A >= 0 andalso A =< 255.
 
 %% The VM refuses trace points of '_', and with one all of them.
 is_critical({M, F, _} = Call) -> M =/= '_' andalso F =/= '_' andalso is_function_name(Call);
