@@ -39,6 +39,7 @@
 %% @doc Nothing is measured yet.
 -spec new(mode(), map()) -> duty().
 new(Mode, Options) ->
+    lineage_points:load(),
     #duty{mode = Mode, options = Options}.
 
 %% @doc Begins with a window, unless it has begun; the calling process gets `{duty, Timer}' for {@link handle/3}.

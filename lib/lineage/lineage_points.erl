@@ -11,7 +11,7 @@
 %% must tell its calls from those of the process flags.
 -module(lineage_points).
 
--export([new/1, arm/3, disarm/2, check/1, release/1, destroy/1, clear_stale/0, is_armed/2, forgetful/0]).
+-export([new/1, arm/3, disarm/2, check/1, release/1, destroy/1, load/0, clear_stale/0, is_armed/2, forgetful/0]).
 
 -export_type([points/0, group/0]).
 
@@ -106,6 +106,11 @@ destroy(#{handle := Handle}) ->
         error:_ -> ok
     end.
 
+%% @doc Loads the supervisors' modules that this node has, so that windows of overhead need not look for them.
+-spec load() -> ok.
+load() ->
+    lists:foreach(fun code:ensure_loaded/1, ['Elixir.Supervisor', 'Elixir.Task.Supervisor' | ?SUPERVISORS]).
+
 %% @doc Takes back the points that a session which crashed has left (before 27; a trace session ends with its creator).
 %% Which they were died with it: so each function of the node is looked at.
 -spec clear_stale() -> ok.
@@ -150,8 +155,8 @@ wanted(overhead, _Api, #{exits := Exits, critical := Critical}) ->
 
 served(IsThere) -> here(IsThere, ?SUPERVISORS, handle_call, 3).
 
-%% A module that is not there is looked for along the whole code path: only when a scope opens after none was. One that
-%% is loaded later has its points in the next window.
+%% A module that is not there is looked for along the whole code path: only when a scope opens after none was. Those
+%% of overhead have been loaded at attach.
 here(IsThere, Modules, F, A) ->
     [{M, F, A} || M <- Modules, IsThere(M)].
 
