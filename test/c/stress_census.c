@@ -11,6 +11,7 @@
  * process come one after another. Made for ThreadSanitizer, right without it too.
  */
 #include "fake_host.h"
+#include "stress.h"
 #include "verdict.h"
 
 #include <pthread.h>
@@ -21,17 +22,6 @@
 #define SERIALS (FAKE_PIDS / LIMIT)
 #define MAX_THREADS 32u
 #define STOPPING ((uint64_t)1 << 63)
-
-#define CHECK(condition)                                                                           \
-    do {                                                                                           \
-        if (!(condition))                                                                          \
-            fail(#condition, __LINE__);                                                            \
-    } while (0)
-
-static void fail(const char *what, int line) {
-    fprintf(stderr, "stress_census.c:%d: does not hold: %s\n", line, what);
-    exit(1);
-}
 
 /*
  * 0: free; else the pid that has it, with STOPPING once a thread has taken it to stop it. Taken by
@@ -50,13 +40,6 @@ struct worker {
     uint32_t serial;
 };
 static struct worker worker[MAX_THREADS];
-
-static uint64_t dice(struct worker *w) {
-    w->random ^= w->random << 13;
-    w->random ^= w->random >> 7;
-    w->random ^= w->random << 17;
-    return w->random;
-}
 
 /* What a record must hold, by its pid. */
 static uint64_t parent_of(uint64_t pid) { return fake_pid(fake_number(pid) / 2); }
@@ -91,24 +74,26 @@ static void tap(const struct lin_event *event) {
     last[at].no = event->no;
 }
 
-static uint64_t any_pid(struct worker *w) { return FAKE_GET(slot[dice(w) % LIMIT]) & ~STOPPING; }
+static uint64_t any_pid(struct worker *w) {
+    return FAKE_GET(slot[dice(&w->random) % LIMIT]) & ~STOPPING;
+}
 
 static void start_one(struct worker *w, struct lin_census *census, struct lin_thread *self) {
-    uint32_t at = (uint32_t)(dice(w) % (LIMIT / threads)) * threads + w->id;
+    uint32_t at = (uint32_t)(dice(&w->random) % (LIMIT / threads)) * threads + w->id;
     for (int tries = 0; FAKE_GET(slot[at]) != 0; tries++) {
         if (tries == 8)
             return;
-        at = (uint32_t)(dice(w) % (LIMIT / threads)) * threads + w->id;
+        at = (uint32_t)(dice(&w->random) % (LIMIT / threads)) * threads + w->id;
     }
     uint64_t pid = fake_start(at + (uint64_t)(++w->serial % SERIALS) * LIMIT);
-    if (census != NULL && dice(w) % 16 != 0) {
+    if (census != NULL && dice(&w->random) % 16 != 0) {
         struct lin_birth birth = {
             .pid = pid, .parent = parent_of(pid), .initial_call = call_of(pid)};
         struct lin_frame frame = {.module = 7, .line = 1 + w->id};
-        if (dice(w) % 4 == 0)
+        if (dice(&w->random) % 4 == 0)
             lin_pending_put(census->sites, NULL, birth.parent, &frame, 1);
         lin_census_birth(census, self, NULL, &birth);
-        if (dice(w) % 2 == 0)
+        if (dice(&w->random) % 2 == 0)
             lin_census_link(census, pid, birth.parent);
         FAKE_ADD(births, 1);
     }
@@ -116,10 +101,10 @@ static void start_one(struct worker *w, struct lin_census *census, struct lin_th
 }
 
 static void stop_one(struct worker *w, struct lin_census *census, struct lin_thread *self) {
-    _Atomic uint64_t *at = &slot[dice(w) % LIMIT];
+    _Atomic uint64_t *at = &slot[dice(&w->random) % LIMIT];
     uint64_t pid = FAKE_GET(*at);
     for (int tries = 0; pid == 0 && tries < 64; tries++) {
-        at = &slot[dice(w) % LIMIT];
+        at = &slot[dice(&w->random) % LIMIT];
         pid = FAKE_GET(*at);
     }
     if (pid == 0 || (pid & STOPPING) != 0 ||
@@ -127,8 +112,8 @@ static void stop_one(struct worker *w, struct lin_census *census, struct lin_thr
                                                  memory_order_relaxed))
         return;
     fake_kill(pid);
-    if (census != NULL && dice(w) % 4 != 0) {
-        lin_census_exit(census, self, NULL, pid, 1, dice(w) % 2 == 0);
+    if (census != NULL && dice(&w->random) % 4 != 0) {
+        lin_census_exit(census, self, NULL, pid, 1, dice(&w->random) % 2 == 0);
         FAKE_ADD(exits, 1);
     }
     atomic_store_explicit(at, 0, memory_order_relaxed);
@@ -152,7 +137,7 @@ static void change(struct worker *w, struct lin_census *census) {
     uint64_t pid = any_pid(w), peer = any_pid(w);
     if (pid == 0 || peer == 0)
         return;
-    switch (dice(w) % 8) {
+    switch (dice(&w->random) % 8) {
     case 0:
         lin_census_unlink(census, pid, parent_of(pid));
         break;
@@ -160,27 +145,28 @@ static void change(struct worker *w, struct lin_census *census) {
         lin_census_set_guardian(census, pid, peer);
         break;
     case 2:
-        lin_census_flag(census, pid, dice(w) % 64 == 0 ? LIN_CLASS_ROOT : 0, LIN_CLASS_SERVICE);
+        lin_census_flag(census, pid, dice(&w->random) % 64 == 0 ? LIN_CLASS_ROOT : 0,
+                        LIN_CLASS_SERVICE);
         break;
     case 3:
         if (census->monitors != NULL) {
             lin_census_monitor(census, peer, pid);
-            lin_monitors_return(census->monitors, peer, dice(w) % 1000);
+            lin_monitors_return(census->monitors, peer, dice(&w->random) % 1000);
         }
         break;
     case 4:
         if (census->monitors != NULL)
-            lin_monitors_demonitor(census->monitors, dice(w) % 1000 + 1);
+            lin_monitors_demonitor(census->monitors, dice(&w->random) % 1000 + 1);
         break;
     case 5: {
-        const struct lin_mfa *mfa =
-            lin_mfa_at(census->mfas, lin_mfa_intern(census->mfas, 1 + dice(w) % 64, pid % 64, 1));
+        const struct lin_mfa *mfa = lin_mfa_at(
+            census->mfas, lin_mfa_intern(census->mfas, 1 + dice(&w->random) % 64, pid % 64, 1));
         CHECK(mfa != NULL && mfa->function == pid % 64 && mfa->arity == 1);
         break;
     }
     case 6:
-        lin_mfa_classify(census->mfas, 1 + dice(w) % 64, pid % 64,
-                         dice(w) % 256 == 0 ? LIN_ARITY_ANY : 1, LIN_CLASS_SERVICE);
+        lin_mfa_classify(census->mfas, 1 + dice(&w->random) % 64, pid % 64,
+                         dice(&w->random) % 256 == 0 ? LIN_ARITY_ANY : 1, LIN_CLASS_SERVICE);
         break;
     default:
         lin_census_link(census, pid, peer);
@@ -192,7 +178,7 @@ static void *work(void *arg) {
     for (unsigned step = 0; step < size; step++) {
         struct lin_census *census;
         struct lin_thread *self = fake_enter(&census);
-        uint64_t pid = any_pid(w), die = dice(w) % 16;
+        uint64_t pid = any_pid(w), die = dice(&w->random) % 16;
         if (die < 2 && census != NULL && pid != 0)
             look(pid, census);
         else if (die < 4 && census != NULL)

@@ -10,6 +10,7 @@
  * be found twice. Made for ThreadSanitizer, right without it too.
  */
 #include "fake_host.h"
+#include "stress.h"
 
 #include <pthread.h>
 #include <sched.h>
@@ -17,17 +18,6 @@
 
 #define MAX_THREADS 16u
 #define LIVES 50u /* requests that a supervisor serves before another takes its place */
-
-#define CHECK(condition)                                                                           \
-    do {                                                                                           \
-        if (!(condition))                                                                          \
-            fail(#condition, __LINE__);                                                            \
-    } while (0)
-
-static void fail(const char *what, int line) {
-    fprintf(stderr, "stress_timings.c:%d: does not hold: %s\n", line, what);
-    exit(1);
-}
 
 static unsigned threads, size;
 static _Atomic unsigned callers_left;
@@ -42,13 +32,6 @@ struct mailbox {
 #define STOP ((uint64_t)1 << 63)
 #define PUT(field, value) atomic_store_explicit(&(field), (value), memory_order_relaxed)
 static struct mailbox mailbox[MAX_THREADS];
-
-static uint64_t dice(uint64_t *state) {
-    *state ^= *state << 13;
-    *state ^= *state >> 7;
-    *state ^= *state << 17;
-    return *state;
-}
 
 static uint64_t fresh(void) { return fake_start(FAKE_ADD(next_pid, 1) % (FAKE_PIDS - 1) + 1); }
 
