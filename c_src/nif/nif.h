@@ -239,6 +239,18 @@ bool lin_nth(ErlNifEnv *env, ERL_NIF_TERM list, unsigned n, ERL_NIF_TERM *out);
 /* Without `work` only the call is sure to be read. */
 void lin_start_read(ErlNifEnv *env, ERL_NIF_TERM term, bool work, struct lin_start *start);
 
+/* tracer.c */
+/* What a supervisor turns to: a request, or the exit of a child. */
+struct lin_turn {
+    ERL_NIF_TERM request;
+    uint64_t caller; /* who made the request; 0: nobody of this node, or it is none */
+    uint64_t dead;   /* 0: no child's exit */
+};
+/* handle_call(Request, {Caller, Tag}, State) or handle_info({'EXIT', Child, Reason}, State). The
+ * state is left alone. False: neither. */
+bool lin_turn_read(ErlNifEnv *env, const struct lin_call *mfa, ERL_NIF_TERM args,
+                   struct lin_turn *turn);
+
 /* site.c: the id of the site of a start, as far as it does not depend on the parent; 0: none. */
 uint32_t lin_start_site(ErlNifEnv *env, struct lin_census *census, const struct lin_start *start);
 /* What a trace point of exact sites has told: `result` is that of its match spec. */
@@ -263,6 +275,15 @@ ERL_NIF_TERM lin_foreign_term(ErlNifEnv *env, uint64_t packed);
 /* The number that term_to_binary gives a pid; false when that cannot be read. */
 bool lin_pid_number(ErlNifEnv *env, ERL_NIF_TERM pid, ERL_NIF_TERM *node, uint64_t *id,
                     uint64_t *serial);
+
+/* A pid of this node; false for anything else. */
+static inline bool lin_pid_read(ErlNifEnv *env, ERL_NIF_TERM term, uint64_t *pid) {
+    ErlNifPid local;
+    if (!enif_get_local_pid(env, term, &local))
+        return false;
+    *pid = local.pid;
+    return true;
+}
 
 static inline ERL_NIF_TERM lin_error(ErlNifEnv *env, ERL_NIF_TERM reason) {
     return enif_make_tuple2(env, am_error, reason);

@@ -40,17 +40,9 @@ static ERL_NIF_TERM flags_term(ErlNifEnv *env, uint32_t flags) {
     return list;
 }
 
-static bool local_pid(ErlNifEnv *env, ERL_NIF_TERM term, uint64_t *pid) {
-    ErlNifPid local;
-    if (!enif_get_local_pid(env, term, &local))
-        return false;
-    *pid = local.pid;
-    return true;
-}
-
 static bool local_pid_or_none(ErlNifEnv *env, ERL_NIF_TERM term, uint64_t *pid) {
     *pid = 0;
-    return term == am_undefined || local_pid(env, term, pid);
+    return term == am_undefined || lin_pid_read(env, term, pid);
 }
 
 static bool get_mfa(ErlNifEnv *env, const ERL_NIF_TERM mfa[3], uint32_t *arity) {
@@ -159,7 +151,7 @@ ERL_NIF_TERM classify_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
 static ERL_NIF_TERM flag(ErlNifEnv *env, const ERL_NIF_TERM argv[], bool set) {
     uint64_t pid;
     uint32_t class;
-    if (!local_pid(env, argv[0], &pid) || !class_of(argv[1], &class))
+    if (!lin_pid_read(env, argv[0], &pid) || !class_of(argv[1], &class))
         return enif_make_badarg(env);
     struct lin_thread *self;
     struct lin_census *census = lin_enter(&self);
@@ -210,7 +202,7 @@ ERL_NIF_TERM seed_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     uint32_t arity;
     const ERL_NIF_TERM *mfa;
     int size;
-    if (!local_pid(env, argv[0], &birth.pid) || !local_pid_or_none(env, argv[2], &guardian) ||
+    if (!lin_pid_read(env, argv[0], &birth.pid) || !local_pid_or_none(env, argv[2], &guardian) ||
         !enif_get_tuple(env, argv[3], &size, &mfa) || size != 3 || !get_mfa(env, mfa, &arity) ||
         arity == LIN_ARITY_ANY || !get_classes(env, argv[4], &birth.flags) ||
         !get_parent(env, argv[1], &birth))
@@ -268,7 +260,7 @@ ERL_NIF_TERM lin_entry_map(ErlNifEnv *env, const struct lin_census *census,
 ERL_NIF_TERM record_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     (void)argc;
     uint64_t pid;
-    if (!local_pid(env, argv[0], &pid))
+    if (!lin_pid_read(env, argv[0], &pid))
         return enif_make_badarg(env);
     struct lin_thread *self;
     struct lin_census *census = lin_enter(&self);
@@ -355,7 +347,7 @@ ERL_NIF_TERM guardians_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) 
 ERL_NIF_TERM confirm_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     (void)argc;
     uint64_t guardian, child;
-    if (!local_pid(env, argv[0], &guardian) || !enif_is_list(env, argv[1]))
+    if (!lin_pid_read(env, argv[0], &guardian) || !enif_is_list(env, argv[1]))
         return enif_make_badarg(env);
     struct lin_thread *self;
     struct lin_census *census = lin_maintenance(&self);
@@ -363,7 +355,7 @@ ERL_NIF_TERM confirm_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
         ERL_NIF_TERM head, tail = argv[1];
         lin_confirm_begin(census, guardian);
         while (enif_get_list_cell(env, tail, &head, &tail))
-            if (local_pid(env, head, &child))
+            if (lin_pid_read(env, head, &child))
                 lin_confirm_link(census, guardian, child);
     }
     return lin_maintenance_end(env, census, am_ok);
@@ -372,7 +364,7 @@ ERL_NIF_TERM confirm_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
 ERL_NIF_TERM set_guardian_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     (void)argc;
     uint64_t pid, guardian;
-    if (!local_pid(env, argv[0], &pid) || !local_pid_or_none(env, argv[1], &guardian))
+    if (!lin_pid_read(env, argv[0], &pid) || !local_pid_or_none(env, argv[1], &guardian))
         return enif_make_badarg(env);
     struct lin_thread *self;
     struct lin_census *census = lin_enter(&self);

@@ -10,14 +10,6 @@
 /* The rate of the clock is read off at least this long after open. */
 #define RATE_NS 5000000u
 
-static bool local_pid(ErlNifEnv *env, ERL_NIF_TERM term, uint64_t *pid) {
-    ErlNifPid local;
-    if (!enif_get_local_pid(env, term, &local))
-        return false;
-    *pid = local.pid;
-    return true;
-}
-
 static ERL_NIF_TERM tag_of(ErlNifEnv *env, ERL_NIF_TERM term) {
     const ERL_NIF_TERM *tuple;
     int size;
@@ -62,7 +54,7 @@ static void on_ack(ErlNifEnv *env, struct lin_census *census, uint64_t child,
     uint64_t supervisor;
     if (!lin_nth(env, args, 0, &parent) || !lin_nth(env, args, 1, &answer))
         return;
-    if (!local_pid(env, parent, &supervisor)) { /* a name */
+    if (!lin_pid_read(env, parent, &supervisor)) { /* a name */
         if (!lin_census_read(census, child, &entry))
             return;
         supervisor = entry.parent;
@@ -71,28 +63,20 @@ static void on_ack(ErlNifEnv *env, struct lin_census *census, uint64_t child,
     lin_timing_ack(census->timings, supervisor, child, ok, at);
 }
 
-/* handle_call(Request, {Caller, Tag}, State) or handle_info(Message, State) of a supervisor. */
+/* A supervisor turns to something, also to what nobody of this node asked for: it is busy then. */
 static void on_service(ErlNifEnv *env, struct lin_census *census, uint64_t supervisor,
-                       ERL_NIF_TERM function, ERL_NIF_TERM args, uint64_t at) {
-    const ERL_NIF_TERM *tuple;
-    ERL_NIF_TERM first, from;
+                       const struct lin_call *mfa, ERL_NIF_TERM args, uint64_t at) {
+    struct lin_turn turn;
     struct lin_entry entry;
-    uint64_t pid;
-    int size;
-    if (!lin_nth(env, args, 0, &first))
+    if (!lin_turn_read(env, mfa, args, &turn))
         return;
     if (lin_census_read(census, supervisor, &entry) && (entry.flags & LIN_F_TOLD) == 0)
         lin_census_flag(census, supervisor, LIN_F_TOLD, 0);
-    if (function == am_handle_info && enif_get_tuple(env, first, &size, &tuple) && size == 3 &&
-        tuple[0] == am_exit_signal && local_pid(env, tuple[1], &pid)) {
-        lin_timing_replace(census->timings, env, supervisor, pid, at);
-        return;
-    }
-    bool local = function == am_handle_call && lin_nth(env, args, 1, &from) &&
-                 enif_get_tuple(env, from, &size, &tuple) && size == 2 &&
-                 local_pid(env, tuple[0], &pid);
-    lin_timing_serve(census->timings, env, supervisor, local ? pid : 0,
-                     local ? requested(env, first) : LIN_REQUEST_OTHER, at);
+    if (turn.dead != 0)
+        lin_timing_replace(census->timings, env, supervisor, turn.dead, at);
+    else
+        lin_timing_serve(census->timings, env, supervisor, turn.caller,
+                         turn.caller != 0 ? requested(env, turn.request) : LIN_REQUEST_OTHER, at);
 }
 
 /* A call began when it was announced: what the VM needs to tell it is no part of its time before.
@@ -113,7 +97,7 @@ void lin_timing_call(ErlNifEnv *env, struct lin_census *census, struct lin_threa
     else if (is_ack(mfa))
         on_ack(env, census, pid, mfa, args, at);
     else if (mfa->function == am_handle_call || mfa->function == am_handle_info)
-        on_service(env, census, pid, mfa->function, args, at);
+        on_service(env, census, pid, mfa, args, at);
 }
 
 /* {ok, Child [, Info]}, a task, or `ignore`, which {ok, undefined} stands for elsewhere. */

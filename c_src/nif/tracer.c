@@ -7,14 +7,6 @@
  * still melting away, is known by its state.
  */
 
-static bool pid_of(ErlNifEnv *env, ERL_NIF_TERM term, uint64_t *pid) {
-    ErlNifPid local;
-    if (!enif_get_local_pid(env, term, &local))
-        return false;
-    *pid = local.pid;
-    return true;
-}
-
 /* The trace points of monitors have the session's number negated: `remove` would end a whole point.
  */
 static bool is_meta(ErlNifEnv *env, ERL_NIF_TERM session, ERL_NIF_TERM state) {
@@ -55,9 +47,10 @@ ERL_NIF_TERM enabled_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     uint64_t pid;
     if (call)
         self->announced = now;
-    else if (argv[0] == am_spawned && pid_of(env, argv[2], &pid))
+    else if (argv[0] == am_spawned && lin_pid_read(env, argv[2], &pid))
         lin_census_prefetch(census, pid); /* the birth follows in some 100 ns */
-    else if (status && !census->exits_all && census->state == argv[1] && pid_of(env, argv[2], &pid))
+    else if (status && !census->exits_all && census->state == argv[1] &&
+             lin_pid_read(env, argv[2], &pid))
         keep = lin_census_is_suspect(census, pid);
     lin_gate_leave(self);
     return keep ? am_trace : am_remove;
@@ -75,7 +68,7 @@ static void on_spawned(ErlNifEnv *env, struct lin_census *census, struct lin_thr
             lin_mfa_intern(census->mfas, start.call.module, start.call.function, start.call.arity),
         .site = census->sites == NULL ? 0 : lin_start_site(env, census, &start),
     };
-    if (!pid_of(env, parent, &birth.parent)) {
+    if (!lin_pid_read(env, parent, &birth.parent)) {
         birth.parent = lin_foreign_pack(env, parent);
         birth.flags = LIN_F_FOREIGN;
     }
@@ -143,27 +136,38 @@ static bool is_restart(ErlNifEnv *env, ERL_NIF_TERM request) {
     return enif_get_tuple(env, request, &size, &tuple) && size == 2 && tuple[0] == am_restart_child;
 }
 
+bool lin_turn_read(ErlNifEnv *env, const struct lin_call *mfa, ERL_NIF_TERM args,
+                   struct lin_turn *turn) {
+    const ERL_NIF_TERM *tuple;
+    ERL_NIF_TERM from;
+    int size;
+    *turn = (struct lin_turn){.request = 0};
+    if (!lin_nth(env, args, 0, &turn->request))
+        return false;
+    if (mfa->function == am_handle_info) {
+        if (enif_get_tuple(env, turn->request, &size, &tuple) && size == 3 &&
+            tuple[0] == am_exit_signal)
+            lin_pid_read(env, tuple[1], &turn->dead);
+    } else if (lin_nth(env, args, 1, &from) && enif_get_tuple(env, from, &size, &tuple) &&
+               size == 2) {
+        lin_pid_read(env, tuple[0], &turn->caller);
+    }
+    return true;
+}
+
 /*
- * handle_call(Request, {Caller, Tag}, State) or handle_info({'EXIT', Child, Reason}, State) of a
- * supervisor. Of a caller on another node nothing is known. The module `supervisor` may start
- * others beside the dead one: no one's heirs. The state is left alone.
+ * Of a caller on another node nothing is known. The module `supervisor` may start others beside the
+ * dead one: no one's heirs.
  */
 static void on_supervisor(ErlNifEnv *env, struct lin_census *census, uint64_t supervisor,
                           const struct lin_call *mfa, ERL_NIF_TERM args) {
-    const ERL_NIF_TERM *tuple;
-    ERL_NIF_TERM first, from;
-    int size;
-    uint64_t pid;
-    if (!lin_nth(env, args, 0, &first))
+    struct lin_turn turn;
+    if (!lin_turn_read(env, mfa, args, &turn))
         return;
-    if (mfa->function == am_handle_call) {
-        if (lin_nth(env, args, 1, &from) && enif_get_tuple(env, from, &size, &tuple) && size == 2 &&
-            pid_of(env, tuple[0], &pid) && !is_restart(env, first))
-            lin_census_serve(census, env, supervisor, pid);
-    } else if (mfa->module != am_supervisor && enif_get_tuple(env, first, &size, &tuple) &&
-               size == 3 && tuple[0] == am_exit_signal && pid_of(env, tuple[1], &pid)) {
-        lin_census_replace(census, env, supervisor, pid);
-    }
+    if (turn.caller != 0 && !is_restart(env, turn.request))
+        lin_census_serve(census, env, supervisor, turn.caller);
+    else if (turn.dead != 0 && mfa->module != am_supervisor)
+        lin_census_replace(census, env, supervisor, turn.dead);
 }
 
 /* A request to a supervisor, where it is made. */
@@ -241,10 +245,10 @@ static void on_event(ErlNifEnv *env, struct lin_census *census, struct lin_threa
         lin_census_exit(census, self, env, pid, reason_atom(env, term), is_abnormal(env, term));
     } else if (tag == am_link || tag == am_getting_linked) {
         /* A port is no one that would stop or notice it. */
-        if (pid_of(env, term, &peer) || enif_is_pid(env, term))
+        if (lin_pid_read(env, term, &peer) || enif_is_pid(env, term))
             lin_census_link(census, pid, peer);
     } else if (tag == am_unlink || tag == am_getting_unlinked) {
-        if (pid_of(env, term, &peer))
+        if (lin_pid_read(env, term, &peer))
             lin_census_unlink(census, pid, peer);
     } else if (tag == am_register && enif_is_atom(env, term)) {
         lin_census_name(census, pid, term);
@@ -261,7 +265,7 @@ static void on_event(ErlNifEnv *env, struct lin_census *census, struct lin_threa
 ERL_NIF_TERM trace_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     (void)argc;
     uint64_t pid;
-    if (!pid_of(env, argv[2], &pid))
+    if (!lin_pid_read(env, argv[2], &pid))
         return am_ok;
     struct lin_thread *self;
     struct lin_census *census = enter(env, argv[1], &self);
