@@ -159,13 +159,9 @@ is_call(_, _) -> false.
 %% The sampler
 
 %% @private Linked to the session, which outlives it, and which it does not outlive.
--spec start_link() -> {ok, pid()} | {error, term()}.
+-spec start_link() -> {ok, pid()} | ignore | {error, term()}.
 start_link() ->
-    case gen_server:start_link({local, ?MODULE}, ?MODULE, [], []) of
-        {ok, Pid} -> {ok, Pid};
-        ignore -> {error, ignore};
-        {error, Reason} -> {error, Reason}
-    end.
+    gen_server:start_link({local, ?MODULE}, ?MODULE, [], []).
 
 %% @private The caller gets `{lineage_leaks, sampled}' after each sample, until it dies.
 -spec subscribe() -> ok.

@@ -66,13 +66,9 @@
 -define(EVENTS, 5000).       % each of events and stalls
 
 %% @doc Linked to the session.
--spec start_link() -> {ok, pid()} | {error, term()}.
+-spec start_link() -> {ok, pid()} | ignore | {error, term()}.
 start_link() ->
-    case gen_server:start_link({local, ?MODULE}, ?MODULE, [], []) of
-        {ok, Pid} -> {ok, Pid};
-        ignore -> {error, ignore};
-        {error, Reason} -> {error, Reason}
-    end.
+    gen_server:start_link({local, ?MODULE}, ?MODULE, [], []).
 
 %% @doc A window opens, or has ended.
 -spec window(on | off) -> ok.
@@ -131,20 +127,20 @@ handle_info({monitor, Pid, long_schedule, Info}, St) ->
 handle_info({stalls, Pulse, Stalls}, #st{asked = Asked} = St) ->
     St1 = St#st{asked = lists:delete(Pulse, Asked), stalls = lists:sublist(Stalls ++ St#st.stalls, ?EVENTS)},
     {noreply, case Asked of
-                  [Pulse] when St#st.taken =:= [] -> explained(St1);
+                  [Pulse] when St#st.taken =:= [] -> explained([], St1);
                   [Pulse] -> timer(?SETTLE_MS, St1#st{asked = [settled]});
                   _ -> St1
               end};
 handle_info({look, Timer}, #st{timer = Timer, asked = []} = St) ->
     {noreply, look(St)};
 handle_info({look, Timer}, #st{timer = Timer, asked = [settled]} = St) ->
-    Causes = [maps:get(cause, Outlier) || {_, Outlier} <- explain_all(St)],
-    {noreply, case lists:member(unexplained, Causes) of
+    New = explain_all(St),
+    {noreply, case lists:any(fun({_, #{cause := Cause}}) -> Cause =:= unexplained end, New) of
                   true -> timer(?LATE_MS, St#st{asked = [late]});
-                  false -> explained(St#st{asked = []})
+                  false -> explained(New, St#st{asked = []})
               end};
 handle_info({look, Timer}, #st{timer = Timer} = St) ->
-    {noreply, explained(St#st{asked = []})};
+    {noreply, explained(explain_all(St), St#st{asked = []})};
 handle_info(_Other, St) ->
     {noreply, St}.
 
@@ -166,9 +162,9 @@ look(#st{asked = [], pulses = Pulses, taken = Taken, waiting = Waiting, events =
 look(St) ->
     St#st{again = true}.
 
-explained(#st{answering = Answering} = St) ->
-    New = lists:reverse(lists:keysort(1, explain_all(St))),
-    Outliers = lists:sublist([Outlier || {_, Outlier} <- New] ++ St#st.outliers, ?KEPT),
+explained(New, #st{answering = Answering} = St) ->
+    Newest = lists:reverse(lists:keysort(1, New)),
+    Outliers = lists:sublist([Outlier || {_, Outlier} <- Newest] ++ St#st.outliers, ?KEPT),
     [gen_server:reply(From, Outliers) || From <- Answering],
     settle(St#st{outliers = Outliers, taken = [], answering = []}).
 

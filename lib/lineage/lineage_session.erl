@@ -41,13 +41,9 @@
 -define(GHOSTS, 65536).      % records of the dead that may stay beside as many as are live
 -define(FREE, 49152).        % free records: 3 MiB
 
--spec start_link() -> {ok, pid()} | {error, term()}.
+-spec start_link() -> {ok, pid()} | ignore | {error, term()}.
 start_link() ->
-    case gen_server:start_link({local, ?MODULE}, ?MODULE, [], []) of
-        {ok, Pid} -> {ok, Pid};
-        ignore -> {error, ignore};
-        {error, Reason} -> {error, Reason}
-    end.
+    gen_server:start_link({local, ?MODULE}, ?MODULE, [], []).
 
 %% @doc Attaches. The options were checked. Returns when every process is known.
 -spec attach(map()) -> {ok, map()} | {error, {atom(), binary()}}.
@@ -382,7 +378,7 @@ attached(Result, #st{options = Options, hook = Hook, started = Started, caller =
 sample(#st{sampler = undefined} = St) ->
     case lineage_leaks:start_link() of
         {ok, Sampler} -> St#st{sampler = Sampler};
-        {error, _} -> St
+        _ -> St
     end;
 sample(St) ->
     St.
@@ -393,7 +389,7 @@ measure(#st{duty = undefined} = St) ->
 measure(#st{outliers = undefined} = St) ->
     case lineage_outliers:start_link() of
         {ok, Outliers} -> measure(St#st{outliers = Outliers});
-        {error, _} -> St
+        _ -> St
     end;
 measure(#st{duty = Duty, points = Points} = St) ->
     case row(blind_from) of
