@@ -76,7 +76,20 @@ supervisor() -> supervisor(simple_one_for_one).
 supervisor(What) ->
     {ok, Sup} = supervisor:start_link(?MODULE, {supervisor, What}),
     unlink(Sup),
+    put(supervisors, [Sup | supervisors()]),
     Sup.
+
+%% Those that this process has started; open/2 stops them.
+supervisors() ->
+    case get(supervisors) of
+        undefined -> [];
+        Sups -> Sups
+    end.
+
+stop(Pid) ->
+    Monitor = monitor(process, Pid),
+    exit(Pid, kill),
+    receive {'DOWN', Monitor, process, Pid, _} -> ok end.
 
 %% Each part of a start is timed, and they sum up.
 starts(_Config) ->
@@ -610,7 +623,8 @@ open(More, Fun) ->
         disarm(Points),
         lineage_hook:disarm(Hook),
         lineage_hook:destroy(Hook),
-        lineage_nif:close()
+        lineage_nif:close(),
+        [stop(Sup) || Sup <- supervisors()]
     end.
 
 points(Options) ->
