@@ -13,10 +13,10 @@ export LC_ALL=C.UTF-8 MIX_ENV=test
 mutants() {
     cat <<'EOF'
 not_handed_down|c_src/core/census.c|uint32_t scope = GET(record->scope);|uint32_t scope = 0 * GET(record->scope);
-requests_ignored|c_src/nif/tracer.c|lin_census_serve(census, env, supervisor, pid);|(void)pid;
+requests_ignored|c_src/nif/tracer.c|lin_census_serve(census, env, supervisor, turn.caller);|(void)turn.caller;
 never_served|c_src/nif/tracer.c|lin_census_served(census, caller);|(void)caller;
 asked_by_a_supervisor|c_src/core/census.c|scope = scope_for(census, caller, asks.flags, asks.scope, &frame);|scope = asks.scope;
-no_heirs|c_src/nif/tracer.c|lin_census_replace(census, env, supervisor, pid);|(void)pid;
+no_heirs|c_src/nif/tracer.c|lin_census_replace(census, env, supervisor, turn.dead);|(void)turn.dead;
 EOF
 }
 
