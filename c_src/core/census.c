@@ -231,7 +231,7 @@ static void bury(struct lin_census *census, struct lin_thread *self, void *env,
         if (seen && abnormal && watched != LIN_MONITORED_YES)
             unheard(self, watched, &dead);
     }
-    LIN_TAP(.ticks = lin_clock_ticks(), .pid = GET(record->pid), .a = reason, .b = abnormal,
+    LIN_TAP(record, .ticks = lin_clock_ticks(), .pid = GET(record->pid), .a = reason, .b = abnormal,
             .no = next_no(record), .kind = seen ? LIN_EV_EXIT : LIN_EV_SWEPT,
             .flags = (uint8_t)flags);
 }
@@ -279,12 +279,22 @@ static void tap_birth(const struct lin_census *census, struct lin_record *record
     struct lin_entry entry;
     if (!lin_record_read(record, &entry))
         return;
-    LIN_TAP(.ticks = entry.birth, .pid = entry.pid, .a = entry.parent, .b = entry.site,
+    LIN_TAP(record, .ticks = entry.birth, .pid = entry.pid, .a = entry.parent, .b = entry.site,
             .no = next_no(record), .kind = LIN_EV_BIRTH, .flags = (uint8_t)entry.flags);
     uint64_t generation = lin_census_generation(census, &entry);
-    LIN_TAP(.ticks = entry.birth, .pid = entry.pid, .a = (uint64_t)entry.scope << 32 | generation,
-            .b = entry.initial_call, .no = next_no(record), .kind = LIN_EV_BORN,
-            .flags = (uint8_t)entry.flags);
+    LIN_TAP(record, .ticks = entry.birth, .pid = entry.pid,
+            .a = (uint64_t)entry.scope << 32 | generation, .b = entry.initial_call,
+            .no = next_no(record), .kind = LIN_EV_BORN, .flags = (uint8_t)entry.flags);
+    if (entry.guardian != 0) /* it was there before attach */
+        LIN_TAP(record, .ticks = entry.birth, .pid = entry.pid, .a = entry.guardian, .b = 1,
+                .no = next_no(record), .kind = LIN_EV_LINK, .flags = (uint8_t)entry.flags);
+}
+
+/* What Erlang has changed. */
+static void tap_flags(struct lin_record *record, uint32_t flags) {
+    LIN_TAP(record, .ticks = lin_clock_ticks(), .pid = GET(record->pid), .a = flags,
+            .b = GET(record->scope), .no = next_no(record), .kind = LIN_EV_FLAGS,
+            .flags = (uint8_t)flags);
 }
 
 /* Takes the record away if its process is dead. `env` may be NULL where the host allows it. */
@@ -460,6 +470,7 @@ void lin_census_link(struct lin_census *census, uint64_t pid, uint64_t peer) {
         return;
     uint32_t flags = GET(record->flags);
     uint64_t guardian = GET(record->guardian);
+    bool holds = false;
     bool birth_link =
         peer != 0 && (flags & (LIN_F_LINKED | LIN_F_SEEDED)) == 0 && peer == GET(record->parent);
     flags |= LIN_F_LINKED;
@@ -468,6 +479,7 @@ void lin_census_link(struct lin_census *census, uint64_t pid, uint64_t peer) {
     } else if (birth_link ||
                ((flags & LIN_F_BIRTH_LINK) == 0 && may_hold(census, pid, flags, peer))) {
         guardian = peer;
+        holds = true;
         flags = (flags & ~LIN_F_ESCAPED) | (birth_link ? LIN_F_BIRTH_LINK : 0);
     }
     write_begin(record);
@@ -475,8 +487,8 @@ void lin_census_link(struct lin_census *census, uint64_t pid, uint64_t peer) {
     SET(record->guardian, guardian);
     SET(record->confirmed, (uint16_t)GET(census->epoch));
     write_end(record);
-    LIN_TAP(.ticks = lin_clock_ticks(), .pid = pid, .a = peer, .no = next_no(record),
-            .kind = LIN_EV_LINK, .flags = (uint8_t)flags);
+    LIN_TAP(record, .ticks = lin_clock_ticks(), .pid = pid, .a = peer, .b = holds,
+            .no = next_no(record), .kind = LIN_EV_LINK, .flags = (uint8_t)flags);
     lin_index_unlock(entry, value);
 }
 
@@ -487,15 +499,16 @@ void lin_census_unlink(struct lin_census *census, uint64_t pid, uint64_t peer) {
     if (record == NULL)
         return;
     uint32_t flags = GET(record->flags);
-    if (peer != 0 && GET(record->guardian) == peer) {
+    bool held = peer != 0 && GET(record->guardian) == peer;
+    if (held) {
         flags = (flags & ~LIN_F_BIRTH_LINK) | LIN_F_ESCAPED;
         write_begin(record);
         SET(record->guardian, 0);
         SET(record->flags, flags);
         write_end(record);
     }
-    LIN_TAP(.ticks = lin_clock_ticks(), .pid = pid, .a = peer, .no = next_no(record),
-            .kind = LIN_EV_UNLINK, .flags = (uint8_t)flags);
+    LIN_TAP(record, .ticks = lin_clock_ticks(), .pid = pid, .a = peer, .b = held,
+            .no = next_no(record), .kind = LIN_EV_UNLINK, .flags = (uint8_t)flags);
     lin_index_unlock(entry, value);
 }
 
@@ -507,7 +520,7 @@ void lin_census_name(struct lin_census *census, uint64_t pid, uint64_t name) {
     struct lin_record *record = acquire(census, pid, &entry, &value);
     if (record == NULL)
         return;
-    LIN_TAP(.ticks = lin_clock_ticks(), .pid = pid, .a = name, .no = next_no(record),
+    LIN_TAP(record, .ticks = lin_clock_ticks(), .pid = pid, .a = name, .no = next_no(record),
             .kind = LIN_EV_NAME, .flags = (uint8_t)GET(record->flags));
     lin_index_unlock(entry, value);
 }
@@ -543,9 +556,12 @@ bool lin_census_flag(struct lin_census *census, uint64_t pid, uint32_t set, uint
     struct lin_record *record = acquire(census, pid, &entry, &value);
     if (record == NULL)
         return false;
+    uint32_t flags = (GET(record->flags) | set) & ~clear_bits;
     write_begin(record);
-    SET(record->flags, (GET(record->flags) | set) & ~clear_bits);
+    SET(record->flags, flags);
     write_end(record);
+    if (((set | clear_bits) & LIN_CLASSES) != 0)
+        tap_flags(record, flags);
     lin_index_unlock(entry, value);
     return true;
 }
@@ -560,6 +576,7 @@ bool lin_census_scope(struct lin_census *census, uint64_t pid, uint32_t scope, u
     write_begin(record);
     SET(record->scope, scope);
     write_end(record);
+    tap_flags(record, GET(record->flags));
     lin_index_unlock(entry, value);
     return true;
 }
@@ -628,11 +645,14 @@ bool lin_census_set_guardian(struct lin_census *census, uint64_t pid, uint64_t g
     struct lin_record *record = acquire(census, pid, &entry, &value);
     if (record == NULL)
         return false;
+    uint32_t flags = (GET(record->flags) | LIN_F_LINKED) & ~(LIN_F_ESCAPED | LIN_F_BIRTH_LINK);
     write_begin(record);
     SET(record->guardian, guardian);
-    SET(record->flags, (GET(record->flags) | LIN_F_LINKED) & ~(LIN_F_ESCAPED | LIN_F_BIRTH_LINK));
+    SET(record->flags, flags);
     SET(record->confirmed, (uint16_t)GET(census->epoch));
     write_end(record);
+    LIN_TAP(record, .ticks = lin_clock_ticks(), .pid = pid, .a = guardian, .no = next_no(record),
+            .kind = LIN_EV_GUARDIAN, .flags = (uint8_t)flags);
     lin_index_unlock(entry, value);
     return true;
 }
@@ -649,6 +669,7 @@ bool lin_record_read(const struct lin_record *record, struct lin_entry *out) {
         out->scope = GET(record->scope);
         out->initial_call = GET(record->initial_call);
         out->spawner = GET(record->spawner);
+        out->no = GET(record->no);
         atomic_thread_fence(memory_order_acquire); /* pairs with write_begin */
         if ((seq & 1) == 0 && GET(record->seq) == seq)
             return out->pid != 0;

@@ -56,6 +56,7 @@
 #define LIN_CLASS_SERVICE (1u << 19)
 #define LIN_CLASS_SUPERVISOR (1u << 20)
 #define LIN_CLASS_OWN (1u << 21)
+#define LIN_CLASSES (0x3fu << 16)
 #define LIN_CLASS_ROOTED (LIN_CLASS_ROOT | LIN_CLASS_RUNTIME | LIN_CLASS_HOST | LIN_CLASS_OWN)
 
 /* A parent on another node: the node's index in the caller's table, and the pid's number there. */
@@ -225,6 +226,7 @@ bool lin_census_set_guardian(struct lin_census *census, uint64_t pid, uint64_t g
 struct lin_entry {
     uint64_t pid, parent, guardian, birth;
     uint32_t flags, site, scope, initial_call, spawner;
+    uint16_t no; /* of its last event */
 };
 
 /* False when the pid is not in the census. */

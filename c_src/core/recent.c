@@ -5,7 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-void lin_recent_push(struct lin_thread *self, enum lin_ring which, const struct lin_dead *dead) {
+void lin_recent_push(struct lin_thread *self, enum lin_recent_ring which,
+                     const struct lin_dead *dead) {
     struct lin_recent *ring = atomic_load_explicit(&self->recent[which], memory_order_relaxed);
     if (ring == NULL) {
         ring = lin_gate.host->alloc(sizeof *ring);
@@ -51,8 +52,8 @@ static int newest_first(const void *left, const void *right) {
     return l < r ? 1 : l > r ? -1 : 0;
 }
 
-size_t lin_recent_read(uint32_t session, enum lin_ring which, struct lin_dead *out, size_t out_len,
-                       size_t count) {
+size_t lin_recent_read(uint32_t session, enum lin_recent_ring which, struct lin_dead *out,
+                       size_t out_len, size_t count) {
     size_t n = 0;
     struct lin_thread *thread = atomic_load_explicit(&lin_gate.threads, memory_order_acquire);
     for (; thread != NULL; thread = thread->next) {
@@ -67,7 +68,7 @@ size_t lin_recent_read(uint32_t session, enum lin_ring which, struct lin_dead *o
     return n < count ? n : count;
 }
 
-size_t lin_recent_rings(enum lin_ring which) {
+size_t lin_recent_rings(enum lin_recent_ring which) {
     size_t n = 0;
     struct lin_thread *thread = atomic_load_explicit(&lin_gate.threads, memory_order_acquire);
     for (; thread != NULL; thread = thread->next)

@@ -16,7 +16,7 @@
 #define LIN_RECENT 1000u /* of a ring */
 
 /* Silent failures are rare: other deaths do not push them out of a ring of their own. */
-enum lin_ring { LIN_RING_DEAD, LIN_RING_SILENT, LIN_RINGS };
+enum lin_recent_ring { LIN_RING_DEAD, LIN_RING_SILENT, LIN_RINGS };
 
 enum lin_monitored { LIN_MONITORED_UNKNOWN, LIN_MONITORED_NO, LIN_MONITORED_YES };
 
@@ -50,18 +50,19 @@ struct lin_thread;
 
 /* Puts one down in this thread's ring; without memory for the ring it is lost (the counts are not).
  */
-void lin_recent_push(struct lin_thread *self, enum lin_ring which, const struct lin_dead *dead);
+void lin_recent_push(struct lin_thread *self, enum lin_recent_ring which,
+                     const struct lin_dead *dead);
 
 /*
  * Copies the newest dead of `session`, newest first, at most `count` (<= LIN_RECENT) to `out`,
  * whose scratch must hold LIN_RECENT entries for each thread: see lin_recent_rings. Returns how
  * many.
  */
-size_t lin_recent_read(uint32_t session, enum lin_ring which, struct lin_dead *out, size_t out_len,
-                       size_t count);
+size_t lin_recent_read(uint32_t session, enum lin_recent_ring which, struct lin_dead *out,
+                       size_t out_len, size_t count);
 
 /* How many rings of that kind there are, for sizing `out`. */
-size_t lin_recent_rings(enum lin_ring which);
+size_t lin_recent_rings(enum lin_recent_ring which);
 
 /* Frees all rings. No thread may be inside the gate. */
 void lin_recent_free_all(void);

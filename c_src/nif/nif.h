@@ -186,7 +186,7 @@ ERL_NIF_TERM lin_entry_map(ErlNifEnv *env, const struct lin_census *census,
 ERL_NIF_TERM lin_dead_map(ErlNifEnv *env, const struct lin_census *census,
                           const struct lin_dead *dead);
 /* The newest of a ring, newest first: free with enif_free. NULL without memory. In maintenance. */
-struct lin_dead *lin_dead_read(const struct lin_census *census, enum lin_ring which, size_t count,
+struct lin_dead *lin_dead_read(const struct lin_census *census, enum lin_recent_ring which, size_t count,
                                size_t *read);
 #define LIN_ENTRY(name) ERL_NIF_TERM name(ErlNifEnv *, int, const ERL_NIF_TERM[]);
 LIN_ENTRY(info_nif)

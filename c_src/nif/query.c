@@ -442,7 +442,7 @@ ERL_NIF_TERM lin_dead_map(ErlNifEnv *env, const struct lin_census *census,
     return map_of(env, keys, values, n);
 }
 
-struct lin_dead *lin_dead_read(const struct lin_census *census, enum lin_ring which, size_t count,
+struct lin_dead *lin_dead_read(const struct lin_census *census, enum lin_recent_ring which, size_t count,
                                size_t *read) {
     size_t room = lin_recent_rings(which) * LIN_RECENT;
     struct lin_dead *dead = enif_alloc((room + 1) * sizeof *dead);

@@ -62,7 +62,8 @@ static struct {
     uint16_t no;
 } last[LIMIT];
 
-static void tap(const struct lin_event *event) {
+static void tap(const struct lin_event *event, const struct lin_record *record) {
+    (void)record;
     uint32_t at = (uint32_t)fake_number(event->pid) % LIMIT;
     if (event->kind == LIN_EV_BIRTH) {
         CHECK(event->no == 1);

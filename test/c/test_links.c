@@ -182,7 +182,8 @@ Test(links, guardians_are_corrected) {
 static struct lin_event event[64];
 static size_t events;
 
-static void keep(const struct lin_event *e) {
+static void keep(const struct lin_event *e, const struct lin_record *record) {
+    (void)record;
     cr_assert_lt(events, 64);
     event[events++] = *e;
 }
@@ -213,10 +214,10 @@ Test(tap, a_life) {
     cr_assert_eq(events, 7);
     is(0, LIN_EV_BIRTH, pid, 1, parent, 0);
     is(1, LIN_EV_BORN, pid, 2, lin_census_generation(census, &e), call);
-    is(2, LIN_EV_LINK, pid, 3, parent, 0);
+    is(2, LIN_EV_LINK, pid, 3, parent, 1);
     is(3, LIN_EV_NAME, pid, 4, 55, 0);
     is(4, LIN_EV_NAME, pid, 5, 0, 0);
-    is(5, LIN_EV_UNLINK, pid, 6, parent, 0);
+    is(5, LIN_EV_UNLINK, pid, 6, parent, 1);
     is(6, LIN_EV_EXIT, pid, 7, 66, 1);
     cr_assert_eq(event[0].flags, 0);
     cr_assert_eq(event[2].flags, LIN_F_LINKED | LIN_F_BIRTH_LINK);
@@ -246,6 +247,32 @@ Test(tap, seeds_are_births_of_generation_0) {
     is(0, LIN_EV_BIRTH, pid, 1, fake_pid(9), 0);
     is(1, LIN_EV_BORN, pid, 2, 0, 0);
     cr_assert_eq(event[0].flags, LIN_F_SEEDED);
+}
+
+Test(tap, the_guardian_of_a_seed_is_told) {
+    uint64_t pid = fake_start(1);
+    lin_tap_set(keep);
+    lin_census_seed(census, self, NULL, &(struct lin_birth){.pid = pid}, fake_pid(9));
+    cr_assert_eq(events, 3);
+    is(2, LIN_EV_LINK, pid, 3, fake_pid(9), 1);
+}
+
+Test(tap, what_erlang_corrects) {
+    uint64_t pid = born(1, 0);
+    uint32_t former;
+    lin_tap_set(keep);
+    lin_census_flag(census, pid, LIN_CLASS_HOST, 0);
+    lin_census_flag(census, pid, LIN_F_TOLD, 0);
+    lin_census_scope(census, pid, 7, &former);
+    lin_census_set_guardian(census, pid, fake_pid(9));
+    cr_assert_eq(events, 3);
+    is(0, LIN_EV_FLAGS, pid, 1, LIN_CLASS_HOST, 0);
+    is(1, LIN_EV_FLAGS, pid, 2, LIN_CLASS_HOST | LIN_F_TOLD, 7);
+    is(2, LIN_EV_GUARDIAN, pid, 3, fake_pid(9), 0);
+    lin_census_link(census, pid, fake_pid(8));
+    lin_census_unlink(census, pid, fake_pid(9));
+    is(3, LIN_EV_LINK, pid, 4, fake_pid(8), 1);
+    is(4, LIN_EV_UNLINK, pid, 5, fake_pid(9), 0);
 }
 
 Test(tap, numbers_wrap) {
