@@ -8,9 +8,9 @@
  * From its events alone a process's parent, guardian, class, site and scope can be told as the
  * census has them. The tap is one function for the whole library; while there is none an event
  * costs one predicted branch and is never built. Threads: the tap is called in the thread where the
- * event happened, inside a gate (gate.h), with the record's entry locked: it must not block,
- * allocate or call the census. Ownership: event and record are the caller's; the tap copies what
- * it keeps.
+ * event happened, inside a gate (gate.h) or in maintenance, which is outside, with the record's
+ * entry locked: it must not block, allocate or call the census. Ownership: event and record are
+ * the caller's; the tap copies what it keeps.
  */
 #ifndef LIN_EVENT_H
 #define LIN_EVENT_H
@@ -31,6 +31,7 @@ enum lin_event_kind {
     LIN_EV_GAP        /* pid 0; a: how many events are missing here, b: ring (ring.h) */
 };
 #define LIN_EV_KINDS LIN_EV_GAP
+#define LIN_GAP_BUFFER UINT32_MAX /* b of a GAP: a subscriber's own buffer was full */
 
 struct lin_event {
     uint64_t ticks; /* clock.h; of a gap: of the first that is missing */

@@ -96,13 +96,17 @@ void lin_gate_set_current(struct lin_census *census) {
     atomic_store_explicit(&lin_gate.current, census, memory_order_release);
 }
 
-bool lin_gate_quiesce(uint32_t max_us) {
-    uint64_t start = lin_clock_ns();
+void lin_gate_barrier(void) {
 #if defined(__linux__)
     if (!lin_gate.fenced)
         membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED);
 #endif
     atomic_thread_fence(memory_order_seq_cst);
+}
+
+bool lin_gate_quiesce(uint32_t max_us) {
+    uint64_t start = lin_clock_ns();
+    lin_gate_barrier();
     struct lin_thread *thread = atomic_load_explicit(&lin_gate.threads, memory_order_acquire);
     for (; thread != NULL; thread = thread->next) {
         unsigned turns = 0;

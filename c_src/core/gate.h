@@ -60,6 +60,8 @@ struct lin_thread {
     /* When the VM announced the call that it tells next, in ticks; 0: it did not. Its thread only.
      */
     uint64_t announced;
+    uint32_t stream; /* whose ring the next one is: see stream.h; 0: none's. Its thread only. */
+    uint32_t ring;
     struct lin_counts counts;
     uint32_t free[LIN_LOCAL_FREE]; /* record numbers, the last freed on top */
     struct {
@@ -142,6 +144,8 @@ static inline struct lin_census *lin_gate_enter(struct lin_thread *self) {
     return census;
 }
 
+/* Every thread has a full barrier: pairs with the light one of those that are inside. */
+void lin_gate_barrier(void);
 /* Makes `census` (or NULL) what threads find when they enter from now on. */
 void lin_gate_set_current(struct lin_census *census);
 /*

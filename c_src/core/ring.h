@@ -11,9 +11,11 @@
  *     reader: head (acquire); read; tail + n (release), which makes room
  *
  * Full: the event is counted (`lost`), and when there is room again a GAP event with how many are
- * missing goes before the next one: a gap has its place. Of the shared ring a writer takes a place
- * first (fetch_add, after a look that leaves a slack of LIN_RING_SLACK) and commits it by writing
- * `ticks` last; its reader stops at a place that is not committed, and clears what it has read.
+ * missing goes before the next one: a gap has its place. Who tells is settled by a CAS on `told`,
+ * for the reader of a ring whose thread has fallen silent tells too, through ring 0. Of the shared
+ * ring a writer takes a place first (fetch_add, after a look that leaves a slack of LIN_RING_SLACK)
+ * and commits it by writing `ticks` last; its reader stops at a place that is not committed, and
+ * clears what it has read.
  *
  * | may run together | write same ring | write other ring | read, release same ring |
  * |------------------|-----------------|------------------|-------------------------|
@@ -45,7 +47,7 @@ struct lin_ring {
     _Atomic uint64_t head;
     _Atomic uint64_t lost;    /* in all, those that a GAP has told included */
     _Atomic uint64_t told;    /* of those, how many GAPs have told */
-    _Atomic uint64_t lost_at; /* ticks of the first that no GAP has told */
+    _Atomic uint64_t lost_at; /* ticks of the first that no GAP has told; of ring 0 about */
     uint64_t seen_tail;       /* what the writer knows of tail; unused in ring 0 */
     _Atomic uint32_t claimed; /* 1: a thread's */
     char apart[128 - 44];
@@ -104,5 +106,11 @@ uint32_t lin_ring_read(const struct lin_rings *rings, uint32_t n, uint64_t *posi
                        const struct lin_event **events, const uint8_t **masks);
 /* What lies before `position` may be written over. Reader only. */
 void lin_ring_release(struct lin_rings *rings, uint32_t n, uint64_t position);
+
+/*
+ * Puts what ring `n` has lost, and no GAP has told, into ring 0 as a GAP (`b`: n): for a ring whose
+ * writer may not come again. False when there is nothing to tell, or ring 0 is full. Any thread.
+ */
+bool lin_ring_tell(struct lin_rings *rings, uint32_t n);
 
 #endif

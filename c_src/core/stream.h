@@ -71,20 +71,25 @@ int lin_stream_start(struct lin_stream *stream);
 void lin_stream_stop(struct lin_stream *stream);
 
 /*
- * `capacity`: of its buffer, in events. Gives its number. 0, -ENOMEM, or -EMFILE when there are
- * LIN_SUBSCRIBERS.
+ * `capacity`: of its buffer, in events, not 0. Gives its number. 0, -ENOMEM, -EMFILE when there are
+ * LIN_SUBSCRIBERS, -EAGAIN when its number was another's, and a thread that may still decide for
+ * that one is held.
  */
 int lin_stream_subscribe(struct lin_stream *stream, const struct lin_filter *filter,
                          uint32_t capacity, uint32_t *subscriber);
 void lin_stream_unsubscribe(struct lin_stream *stream, uint32_t subscriber);
+/* How many events lin_stream_take would move, at most `max`. */
+uint32_t lin_stream_waiting(struct lin_stream *stream, uint32_t subscriber, uint32_t max);
 /* Moves up to `max` events out of a subscriber's buffer, GAPs in their places. */
 uint32_t lin_stream_take(struct lin_stream *stream, uint32_t subscriber, struct lin_event *out,
                          uint32_t max);
 
 struct lin_stream_counts {
-    uint64_t events; /* that subscribers were given */
-    uint64_t lost;   /* in rings: missing for everybody */
-    uint64_t dropped[LIN_SUBSCRIBERS];
+    uint64_t events;                   /* that subscribers were given, GAPs included */
+    uint64_t lost;                     /* in rings: missing for everybody */
+    uint64_t dropped[LIN_SUBSCRIBERS]; /* for want of room in its buffer */
+    uint32_t subscribers;
+    bool awake;
 };
 void lin_stream_count(struct lin_stream *stream, struct lin_stream_counts *out);
 
