@@ -341,6 +341,13 @@ uint32_t lin_stream_take(struct lin_stream *stream, uint32_t number, struct lin_
     return n;
 }
 
+uint64_t lin_stream_dropped(struct lin_stream *stream, uint32_t number) {
+    pthread_mutex_lock(&stream->lock);
+    uint64_t dropped = stream->subscriber[number].dropped;
+    pthread_mutex_unlock(&stream->lock);
+    return dropped;
+}
+
 void lin_stream_count(struct lin_stream *stream, struct lin_stream_counts *out) {
     memset(out, 0, sizeof *out);
     pthread_mutex_lock(&stream->lock);

@@ -84,6 +84,9 @@ uint32_t lin_stream_waiting(struct lin_stream *stream, uint32_t subscriber, uint
 uint32_t lin_stream_take(struct lin_stream *stream, uint32_t subscriber, struct lin_event *out,
                          uint32_t max);
 
+/* How many events found no room in its buffer. */
+uint64_t lin_stream_dropped(struct lin_stream *stream, uint32_t subscriber);
+
 struct lin_stream_counts {
     uint64_t events;                   /* that subscribers were given, GAPs included */
     uint64_t lost;                     /* in rings: missing for everybody */

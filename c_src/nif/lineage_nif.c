@@ -1,5 +1,7 @@
 #include "nif.h"
 
+#include "spin.h"
+
 #include <errno.h>
 #include <string.h>
 
@@ -12,7 +14,8 @@
  * open, close: dirty, serialised by `maintenance`. Unhooked, the callbacks answer `remove` and the
  * VM's flags melt away by themselves; the census stays readable. close takes the census from the
  * gate first, waits until no thread is inside, and frees it then, so a callback may run at any
- * time, during halt too. Two loads of one file share these globals: the last unload frees.
+ * time, during halt too. Two loads of one file share these globals, and so does the driver: the
+ * last unload frees.
  */
 
 struct lin_nif lin_nif;
@@ -82,17 +85,42 @@ static void make_atoms(ErlNifEnv *env) {
     am_false = enif_make_atom(env, "false");
 }
 
+/* The threads' own pointers lead into what is freed here: they must be gone with the library. */
+static atomic_flag library_lock = ATOMIC_FLAG_INIT;
+static uint32_t library_opens;
+
+int lin_library_open(void) {
+    int result = 0;
+    lin_spin_lock(&library_lock);
+    if (library_opens == 0) {
+        lin_nif.maintenance = enif_mutex_create("lineage_maintenance");
+        result = lin_nif.maintenance == NULL ? -ENOMEM : 0;
+        if (result == 0)
+            lin_gate_init(&host);
+    }
+    library_opens += result == 0;
+    lin_spin_unlock(&library_lock);
+    return result;
+}
+
+void lin_library_close(void) {
+    lin_spin_lock(&library_lock);
+    if (--library_opens == 0) {
+        lin_gate_deinit();
+        enif_mutex_destroy(lin_nif.maintenance);
+        lin_nif.maintenance = NULL;
+    }
+    lin_spin_unlock(&library_lock);
+}
+
 static int load(ErlNifEnv *env, void **priv_data, ERL_NIF_TERM info) {
     (void)info;
     make_atoms(env);
     if (!open_owner_type(env))
         return ENOMEM;
-    if (lin_nif.instances++ == 0) {
-        lin_nif.maintenance = enif_mutex_create("lineage_maintenance");
-        if (lin_nif.maintenance == NULL)
-            return ENOMEM;
-        lin_gate_init(&host);
-    }
+    if (lin_library_open() != 0)
+        return ENOMEM;
+    lin_nif.instances++;
     *priv_data = &instance;
     return 0;
 }
@@ -109,16 +137,15 @@ static int upgrade(ErlNifEnv *env, void **priv_data, void **old_priv_data, ERL_N
 /* No callback runs and none will: the VM unloads a module when nothing refers to it any more. */
 static void unload(ErlNifEnv *env, void *priv_data) {
     (void)env, (void)priv_data;
-    if (--lin_nif.instances > 0)
-        return;
-    struct lin_census *census = atomic_load_explicit(&lin_gate.current, memory_order_acquire);
-    lin_gate_set_current(NULL);
-    lin_recent_free_all();
-    lin_site_pages_free_all();
-    lin_census_destroy(census);
-    lin_gate_deinit();
-    enif_mutex_destroy(lin_nif.maintenance);
-    lin_nif.maintenance = NULL;
+    if (--lin_nif.instances == 0) {
+        struct lin_census *census = atomic_load_explicit(&lin_gate.current, memory_order_acquire);
+        lin_gate_set_current(NULL);
+        lin_gate_quiesce(0); /* the driver's threads may be inside */
+        lin_recent_free_all();
+        lin_site_pages_free_all();
+        lin_census_destroy(census);
+    }
+    lin_library_close();
 }
 
 static bool get_options(ErlNifEnv *env, ERL_NIF_TERM map, struct lin_census_options *options) {
@@ -293,6 +320,7 @@ static ErlNifFunc functions[] = {
     {"timing", 1, timing_nif, DIRTY},
     {"timings", 0, timings_nif, DIRTY},
     {"outliers", 0, outliers_nif, 0},
+    {"events", 1, events_nif, 0},
 };
 
 __attribute__((visibility("default")))

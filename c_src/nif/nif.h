@@ -24,7 +24,10 @@
     X(async)                                                                                       \
     X(async_nolink)                                                                                \
     X(back)                                                                                        \
+    X(birth)                                                                                       \
     X(births)                                                                                      \
+    X(born)                                                                                        \
+    X(buffer)                                                                                      \
     X(busy)                                                                                        \
     X(bytes)                                                                                       \
     X(call)                                                                                        \
@@ -53,6 +56,7 @@
     X(flags)                                                                                       \
     X(foreign)                                                                                     \
     X(free_records)                                                                                \
+    X(gap)                                                                                         \
     X(gen)                                                                                         \
     X(generation)                                                                                  \
     X(getting_linked)                                                                              \
@@ -85,6 +89,7 @@
     X(monitor)                                                                                     \
     X(monitored)                                                                                   \
     X(monitors)                                                                                    \
+    X(name)                                                                                        \
     X(no)                                                                                          \
     X(normal)                                                                                      \
     X(off)                                                                                         \
@@ -112,6 +117,7 @@
     X(restart_birth)                                                                               \
     X(restart_child)                                                                               \
     X(return_from)                                                                                 \
+    X(ring)                                                                                        \
     X(root)                                                                                        \
     X(rooted)                                                                                      \
     X(roots)                                                                                       \
@@ -173,6 +179,19 @@ struct lin_nif {
 };
 extern struct lin_nif lin_nif;
 
+/* lineage_nif.c */
+/* The NIF's code and the driver share the library's globals: each opens it, the last closes it. */
+int lin_library_open(void);
+void lin_library_close(void);
+
+/* event.c */
+/* A number for an atom, the same ever after; 0 when there is no room for another. Any thread. */
+uint32_t lin_name_id(uint64_t atom);
+/* The atom of such a number; 0 for 0, and for numbers that were never given. */
+uint64_t lin_name_at(uint64_t id);
+/* The atom of a name in UTF-8, at most 255 bytes; false when there is none so far. */
+bool lin_atom_existing(ErlNifEnv *env, const char *name, size_t len, ERL_NIF_TERM *atom);
+
 /* query.c */
 /* Inside the gate with the open census, or NULL. */
 struct lin_census *lin_enter(struct lin_thread **self);
@@ -183,11 +202,14 @@ ERL_NIF_TERM lin_maintenance_end(ErlNifEnv *env, const struct lin_census *census
 ERL_NIF_TERM lin_mfa_term(ErlNifEnv *env, const struct lin_census *census, uint32_t id);
 ERL_NIF_TERM lin_entry_map(ErlNifEnv *env, const struct lin_census *census,
                            const struct lin_entry *entry);
+/* The names of a record's flags, as a list. */
+ERL_NIF_TERM lin_flags_term(ErlNifEnv *env, uint32_t flags);
+ERL_NIF_TERM lin_parent_term(ErlNifEnv *env, uint64_t parent, uint32_t flags);
 ERL_NIF_TERM lin_dead_map(ErlNifEnv *env, const struct lin_census *census,
                           const struct lin_dead *dead);
 /* The newest of a ring, newest first: free with enif_free. NULL without memory. In maintenance. */
-struct lin_dead *lin_dead_read(const struct lin_census *census, enum lin_recent_ring which, size_t count,
-                               size_t *read);
+struct lin_dead *lin_dead_read(const struct lin_census *census, enum lin_recent_ring which,
+                               size_t count, size_t *read);
 #define LIN_ENTRY(name) ERL_NIF_TERM name(ErlNifEnv *, int, const ERL_NIF_TERM[]);
 LIN_ENTRY(info_nif)
 LIN_ENTRY(classify_nif)
@@ -205,6 +227,9 @@ LIN_ENTRY(verdict_nif)
 LIN_ENTRY(recent_nif)
 LIN_ENTRY(wrapper_nif)
 LIN_ENTRY(sites_nif)
+
+/* event.c */
+LIN_ENTRY(events_nif)
 
 /* scope.c */
 LIN_ENTRY(scope_nif)

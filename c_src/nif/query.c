@@ -30,7 +30,7 @@ static bool class_of(ERL_NIF_TERM atom, uint32_t *flag) {
     return false;
 }
 
-static ERL_NIF_TERM flags_term(ErlNifEnv *env, uint32_t flags) {
+ERL_NIF_TERM lin_flags_term(ErlNifEnv *env, uint32_t flags) {
     ERL_NIF_TERM list = enif_make_list(env, 0);
     for (size_t i = 0; i < FLAGS; i++)
         if ((flags & classes[i].flag) != 0)
@@ -59,7 +59,7 @@ ERL_NIF_TERM lin_mfa_term(ErlNifEnv *env, const struct lin_census *census, uint3
                             mfa->function, enif_make_uint(env, mfa->arity));
 }
 
-static ERL_NIF_TERM parent_term(ErlNifEnv *env, uint64_t parent, uint32_t flags) {
+ERL_NIF_TERM lin_parent_term(ErlNifEnv *env, uint64_t parent, uint32_t flags) {
     if (parent == 0)
         return am_undefined;
     return (flags & LIN_F_FOREIGN) != 0 ? lin_foreign_term(env, parent) : parent;
@@ -245,7 +245,7 @@ ERL_NIF_TERM lin_entry_map(ErlNifEnv *env, const struct lin_census *census,
     size_t n = 0;
     KV(pid, entry->pid);
     KV(generation, enif_make_uint(env, lin_census_generation(census, entry)));
-    KV(parent, parent_term(env, entry->parent, entry->flags));
+    KV(parent, lin_parent_term(env, entry->parent, entry->flags));
     KV(guardian, pid_term(entry->guardian));
     KV(initial_call, lin_mfa_term(env, census, entry->initial_call));
     KV(spawner, lin_mfa_term(env, census, entry->spawner));
@@ -253,7 +253,7 @@ ERL_NIF_TERM lin_entry_map(ErlNifEnv *env, const struct lin_census *census,
     KV(scope, enif_make_uint(env, entry->scope));
     KV(age_ms,
        enif_make_uint64(env, lin_clock_age_ns(census->opened, now, entry->birth) / 1000000));
-    KV(flags, flags_term(env, entry->flags));
+    KV(flags, lin_flags_term(env, entry->flags));
     return map_of(env, keys, values, n);
 }
 
@@ -311,8 +311,8 @@ static ERL_NIF_TERM record_row(ErlNifEnv *env, const struct lin_census *census,
     uint64_t age_ns = lin_clock_age_ns(census->opened, now, entry->birth);
     return enif_make_tuple7(
         env, entry->pid, enif_make_uint(env, lin_census_generation(census, entry)),
-        parent_term(env, entry->parent, entry->flags), pid_term(entry->guardian),
-        lin_mfa_term(env, census, entry->initial_call), flags_term(env, entry->flags),
+        lin_parent_term(env, entry->parent, entry->flags), pid_term(entry->guardian),
+        lin_mfa_term(env, census, entry->initial_call), lin_flags_term(env, entry->flags),
         enif_make_uint64(env, age_ns / 1000000));
 }
 
@@ -429,7 +429,7 @@ ERL_NIF_TERM lin_dead_map(ErlNifEnv *env, const struct lin_census *census,
     size_t n = 0;
     KV(pid, dead->pid);
     KV(generation, enif_make_uint(env, lin_census_generation(census, &entry)));
-    KV(parent, parent_term(env, dead->parent, dead->flags));
+    KV(parent, lin_parent_term(env, dead->parent, dead->flags));
     KV(initial_call, lin_mfa_term(env, census, dead->initial_call));
     KV(spawner, lin_mfa_term(env, census, dead->spawner));
     KV(site, lin_site_term(env, census, dead->site));
@@ -442,8 +442,8 @@ ERL_NIF_TERM lin_dead_map(ErlNifEnv *env, const struct lin_census *census,
     return map_of(env, keys, values, n);
 }
 
-struct lin_dead *lin_dead_read(const struct lin_census *census, enum lin_recent_ring which, size_t count,
-                               size_t *read) {
+struct lin_dead *lin_dead_read(const struct lin_census *census, enum lin_recent_ring which,
+                               size_t count, size_t *read) {
     size_t room = lin_recent_rings(which) * LIN_RECENT;
     struct lin_dead *dead = enif_alloc((room + 1) * sizeof *dead);
     if (dead != NULL)

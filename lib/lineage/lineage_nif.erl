@@ -12,6 +12,7 @@
 -export([wrapper/2, sites/0, population/3]).
 -export([scope/2, scoped/1]).
 -export([timing/1, timings/0, outliers/0]).
+-export([events/1]).
 -on_load(init/0).
 
 -type class() :: root | runtime | host | service | supervisor | own.
@@ -72,6 +73,23 @@
     lost := non_neg_integer(),
     outliers_lost := non_neg_integer()
 }.
+%% What comes behind pid and number: of a birth its parent, site and flags (`seeded': there before attach); `born', which
+%% follows it, has scope, generation and initial call; of a link or unlink its peer (`undefined': on another node) and
+%% whether it is its guardian from now on, or was; of an exit its reason's atom, and whether it was abnormal; of flags all
+%% that it has, and its scope. Names and reasons are `undefined' when there were too many different ones. A gap's events are
+%% missing at this place: a ring, or the subscriber's own buffer, was full.
+-type event() ::
+    {birth, ns(), pid(), no(), parent(), SiteId :: pos_integer() | undefined, [flag()]}
+    | {born, ns(), pid(), no(), Scope :: non_neg_integer(), Generation :: non_neg_integer(), mfa() | undefined}
+    | {link | unlink, ns(), pid(), no(), Peer :: pid() | undefined, boolean()}
+    | {exit, ns(), pid(), no(), Reason :: atom(), Abnormal :: boolean()}
+    | {swept, ns(), pid(), no()}
+    | {name, ns(), pid(), no(), Name :: atom()}
+    | {flags, ns(), pid(), no(), [flag()], Scope :: non_neg_integer()}
+    | {guardian, ns(), pid(), no(), pid() | undefined}
+    | {gap, ns(), Missing :: non_neg_integer(), ring | buffer}.
+-type ns() :: non_neg_integer() | undefined.
+-type no() :: 0..65535.
 %% `times': call, the supervisor turns to it, birth, acknowledgement, return, in ns of the VM's monotonic time. `busy': for
 %% how long of the first stretch the supervisor had been at work for others without a pause.
 -type outlier() :: #{
@@ -82,6 +100,7 @@
     busy := non_neg_integer()
 }.
 -export_type([part/0, distribution/0, timings/0, outlier/0]).
+-export_type([event/0, ns/0, no/0]).
 -export_type([class/0, flag/0, parent/0, entry/0, row/0, dead/0, site/0, what/0, frame/0]).
 
 init() ->
@@ -253,4 +272,11 @@ timings() ->
 %% Takes the starts above the target, the eldest first, of 256 at most: those beyond are counted in `outliers_lost'.
 -spec outliers() -> [outlier()] | {error, closed | off}.
 outliers() ->
+    erlang:nif_error(not_loaded).
+
+%% A batch that a subscriber's port sent, as events in the order in which they came: each with how many nanoseconds after
+%% attach it happened and the process's own number for it, which tells the order of one process's events and wraps at 65,536.
+%% What belongs to a census that is not open any more is `undefined'. At most 4,096 events.
+-spec events(binary()) -> [event()].
+events(_Batch) ->
     erlang:nif_error(not_loaded).
