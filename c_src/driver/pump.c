@@ -16,6 +16,7 @@
 struct pump {
     const struct lin_port_class *class;
     ErlDrvPort port;
+    ErlDrvTermData term, owner; /* of the port; who opened it, and hears when it is gone */
     int fd;
     struct lin_source *source; /* NULL until OPEN */
     struct lin_recorder *recorder;
@@ -232,6 +233,20 @@ static void ready_async(void *port, void *job) {
 
 static void timeout(void *port) { step(port); }
 
+/*
+ * Links and monitors are told when the port begins to close; this is when it is gone. A port that
+ * closes can send nothing itself.
+ */
+static void tell_gone(const struct pump *pump) {
+    ErlNifEnv *env = enif_alloc_env();
+    if (env == NULL)
+        return;
+    ErlNifPid owner = {.pid = pump->owner};
+    ERL_NIF_TERM gone = enif_make_tuple2(env, pump->term, enif_make_atom(env, "gone"));
+    enif_send(NULL, &owner, env, gone);
+    enif_free_env(env);
+}
+
 static void stop(void *port) {
     struct pump *pump = port;
     if (pump->source != NULL) {
@@ -246,6 +261,7 @@ static void stop(void *port) {
     erl_drv_mutex_lock(lin_hub.lock);
     lin_hub.pump = NULL;
     erl_drv_mutex_unlock(lin_hub.lock);
+    tell_gone(pump);
     enif_free(pump);
 }
 
@@ -270,7 +286,10 @@ void *lin_pump_start(ErlDrvPort port) {
     int error = ENOMEM;
     if (pump == NULL)
         goto cleanup;
-    *pump = (struct pump){.class = &class, .port = port};
+    *pump = (struct pump){.class = &class,
+                          .port = port,
+                          .term = driver_mk_port(port),
+                          .owner = driver_connected(port)};
     pump->fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     if (pump->fd < 0) {
         error = errno;

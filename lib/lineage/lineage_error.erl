@@ -73,6 +73,16 @@ text({nif_missing, Path, Reason}) ->
       "or `mix compile` in Lineage's directory with the erl of this very node first in the PATH, "
       "and attach again.",
       [erlang:system_info(otp_release), erlang:system_info(version), Path, Reason]);
+text({driver_missing, Path, Reason}) ->
+    f("Lineage's port driver could not be loaded from ~ts (~ts): see that the file there is the one that `make`, `rebar3 "
+      "compile` or `mix compile` built for this OTP, and that no other driver is named lineage.", [Path, Reason]);
+text({pump_failed, ebusy}) ->
+    "The stream of events is being closed at this moment, or another process has opened the driver's pump by itself, and there "
+    "is one: try again when that is over.";
+text({pump_failed, enomem}) ->
+    "There is no memory for the rings that events go through (32 MiB at most): free some memory and try again.";
+text({pump_failed, Reason}) ->
+    f("The stream of events could not be opened (~0tp): try again, and report this if it comes back.", [Reason]);
 text(pid_layout) ->
     f("OTP ~s (erts ~s) numbers its pids in a way that this version of Lineage does not know, and it "
       "does not guess: use a newer Lineage with this OTP.",

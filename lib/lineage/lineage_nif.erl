@@ -6,6 +6,7 @@
 -module(lineage_nif).
 
 -export([enabled/3, trace/5]).
+-export([dir/0]).
 -export([open/1, close/0, info/0, sweep/0]).
 -export([classify/4, mark/2, unmark/2, seed/5, set_guardian/2]).
 -export([pids/0, record/1, records/0, guardians/0, confirm/2, verdict/1, recent/1]).
@@ -104,13 +105,15 @@
 -export_type([class/0, flag/0, parent/0, entry/0, row/0, dead/0, site/0, what/0, frame/0]).
 
 init() ->
-    case code:priv_dir(lineage) of
-        {error, bad_name} -> load(filename:join([filename:dirname(code:which(?MODULE)), "..", "priv"]));
-        Dir -> load(Dir)
-    end.
+    erlang:load_nif(filename:join(dir(), "lineage"), 0).
 
-load(Dir) ->
-    erlang:load_nif(filename:join(Dir, "lineage"), 0).
+%% Where the library lies, which the port driver is in, too.
+-spec dir() -> file:filename().
+dir() ->
+    case code:priv_dir(lineage) of
+        {error, bad_name} -> filename:join([filename:dirname(code:which(?MODULE)), "..", "priv"]);
+        Dir -> Dir
+    end.
 
 %% Called by the VM.
 -spec enabled(atom(), term(), term()) -> trace | discard | remove.

@@ -8,7 +8,7 @@
 
 -behaviour(gen_server).
 
--export([start_link/0, attach/1, detach/0, yield/1, lookup/1, lookup/2, checked/1, check/0, requests/0]).
+-export([start_link/0, attach/1, detach/0, yield/1, lookup/1, lookup/2, checked/1, check/0, requests/0, stream/0]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2, collect/4]).
 
 -record(st, {phase = idle :: idle | attaching | attached | yielded,
@@ -28,6 +28,7 @@
              sampler :: pid() | undefined,          % lineage_leaks
              duty :: lineage_duty:duty() | undefined,
              outliers :: pid() | undefined,         % lineage_outliers
+             pump :: lineage_pump:pump() | undefined,
              rates = [] :: [{integer(), non_neg_integer()}],   % {monotonic ms, births}, newest first
              checked_at = 0 :: integer(),
              fuse :: reference() | undefined,
@@ -144,6 +145,15 @@ requests() ->
         _ -> gen_server:call(?MODULE, requests, infinity)
     end.
 
+%% @doc Has events streamed from now on, for subscribers: the pump runs when it returns.
+-spec stream() -> ok | {error, lineage_error:cause()}.
+stream() ->
+    try
+        gen_server:call(?MODULE, stream, infinity)
+    catch
+        exit:{_, {gen_server, call, _}} -> {error, {not_attached, undefined}}
+    end.
+
 %% The server
 
 -spec init([]) -> {ok, #st{}}.
@@ -177,7 +187,13 @@ attached() ->
 clear_after_crash() ->
     lineage_hook:clear_stale(),
     lineage_points:clear_stale(),
-    nif() =:= ok andalso lineage_nif:close().
+    case nif() of
+        ok ->
+            ok = lineage_pump:settle(),
+            lineage_nif:close();
+        _ ->
+            ok
+    end.
 
 -spec handle_call(term(), gen_server:from(), #st{}) -> {reply, term(), #st{}}.
 handle_call(detach, _From, #st{phase = idle} = St) ->
@@ -205,6 +221,19 @@ handle_call(requests, _From, #st{phase = attached} = St) ->
     {reply, ok, arm_requests(St)};
 handle_call(requests, _From, St) ->
     {reply, ok, St};
+handle_call(stream, _From, #st{phase = Phase, pump = undefined} = St) when Phase =:= attached; Phase =:= yielded ->
+    case lineage_pump:open() of
+        {ok, Pump} -> {reply, ok, St#st{pump = Pump}};
+        {error, Cause} -> {reply, {error, Cause}, St}
+    end;
+handle_call(stream, _From, #st{phase = Phase} = St) when Phase =:= attached; Phase =:= yielded ->
+    {reply, ok, St};
+handle_call(stream, _From, St) ->
+    Cause = case row(phase) of
+                {attaching, _, _} = Attaching -> Attaching;
+                _ -> {not_attached, row(ended)}
+            end,
+    {reply, {error, Cause}, St};
 handle_call({resume, Yield}, _From, St) ->
     demonitor(Yield, [flush]),
     {reply, ok, resume(Yield, St)};
@@ -247,6 +276,10 @@ handle_info({'EXIT', Sampler, _}, #st{sampler = Sampler} = St) when is_pid(Sampl
 handle_info({'EXIT', Outliers, _}, #st{outliers = Outliers} = St) when is_pid(Outliers) ->
     %% The same.
     {noreply, unmeasured(St#st{outliers = undefined})};
+handle_info({'EXIT', Pump, _}, #st{pump = Pump} = St) when is_port(Pump) ->
+    %% Somebody has closed it. Whoever subscribes next opens another.
+    ok = lineage_pump:gone(Pump),
+    {noreply, St#st{pump = undefined}};
 handle_info({duty, Timer}, #st{phase = attached, duty = Duty, points = Points} = St) when Duty =/= undefined ->
     {News, Points1, Duty1} = lineage_duty:handle(Timer, Points, Duty),
     say(News),
@@ -484,7 +517,7 @@ blow(Cause, St) ->
 
 %% From any phase to idle, leaving nothing behind. `Reply' is for a caller who still waits for attach.
 undo(Reply, Ended, #st{hook = Hook, collector = Collector, caller = Alias, yields = Yields, sampler = Sampler,
-                       outliers = Outliers} = St) ->
+                       outliers = Outliers, pump = Pump} = St) ->
     stop(Collector),
     lineage_hook:disarm(Hook),
     #st{points = Points} = unmeasured(St),
@@ -495,6 +528,7 @@ undo(Reply, Ended, #st{hook = Hook, collector = Collector, caller = Alias, yield
     lineage_scope:clear(),
     lineage_walk:apart(fun() -> lineage_baseline:unflag(Hook, flagged_pids(Phase), #{}) end),
     lineage_hook:destroy(Hook),
+    ok = lineage_pump:close(Pump),   % it reads the census
     lineage_nif:close(),
     [demonitor(Yield, [flush]) || Yield <- Yields],
     atomics:put(attached(), 1, 0),
