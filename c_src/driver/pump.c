@@ -79,6 +79,9 @@ static int open_rings(struct pump *pump, const char *data, size_t len) {
         return -EBUSY;
     if (len < sizeof wish)
         return -EINVAL;
+    /* The NIF in use is of another copy of the library: nothing that it sees would come here. */
+    if (atomic_load_explicit(&lin_nif.instances, memory_order_relaxed) == 0)
+        return -ENOENT;
     memcpy(&wish, data, sizeof wish);
     struct lin_source *source = enif_alloc(sizeof *source);
     if (source == NULL)
@@ -194,10 +197,12 @@ static void counts(const struct pump *pump, struct lin_reply *reply) {
     struct lin_stream_counts counted;
     lin_stream_count(pump->source->stream, &counted);
     uint8_t awake = counted.awake;
+    uint64_t nameless = lin_names_lost();
     lin_reply_add(reply, &counted.events, sizeof counted.events);
     lin_reply_add(reply, &counted.lost, sizeof counted.lost);
     lin_reply_add(reply, &counted.subscribers, sizeof counted.subscribers);
     lin_reply_add(reply, &awake, sizeof awake);
+    lin_reply_add(reply, &nameless, sizeof nameless);
 }
 
 static int control(void *port, unsigned op, const char *data, size_t len, struct lin_reply *reply) {
