@@ -16,6 +16,7 @@
 struct pump {
     const struct lin_port_class *class;
     ErlDrvPort port;
+    ErlDrvTermData term, owner; /* of the port; who opened it, and hears when it goes */
     int fd;
     struct lin_source *source; /* NULL until OPEN */
     struct lin_recorder *recorder;
@@ -58,8 +59,8 @@ static int fill_source(struct pump *pump, struct lin_source *source, const struc
     if (wish->rings >= LIN_RINGS_MAX || capacity == 0)
         return -EINVAL;
     struct lin_recorder_options options = {.port = pump->port,
-                                           .term = driver_mk_port(pump->port),
-                                           .owner = driver_connected(pump->port),
+                                           .term = pump->term,
+                                           .owner = pump->owner,
                                            .journal = journal,
                                            .journal_len = journal_len,
                                            .count = count,
@@ -171,6 +172,15 @@ static bool finish(struct pump *pump) {
     return false;
 }
 
+/* Lets the port go. Links and monitors were told when it began to close; this is when it is done.
+ */
+static void let_go(const struct pump *pump) {
+    ErlDrvTermData spec[] = {ERL_DRV_PORT,  pump->term, ERL_DRV_ATOM, driver_mk_atom("flushed"),
+                             ERL_DRV_TUPLE, 2};
+    erl_drv_send_term(pump->term, pump->owner, spec, sizeof spec / sizeof spec[0]);
+    driver_deq(pump->port, 1);
+}
+
 static void step(struct pump *pump) {
     if (pump->source == NULL)
         return;
@@ -178,7 +188,7 @@ static void step(struct pump *pump) {
         turn(pump);
     } else if (finish(pump)) {
         end_source(pump->source);
-        driver_deq(pump->port, 1);
+        let_go(pump);
     }
 }
 
@@ -186,7 +196,7 @@ static void flush(void *port) {
     struct pump *pump = port;
     pump->flushing = true;
     if (pump->source == NULL) {
-        driver_deq(pump->port, 1);
+        let_go(pump);
         return;
     }
     stop_source(pump->source);
@@ -237,6 +247,20 @@ static void ready_async(void *port, void *job) {
 
 static void timeout(void *port) { step(port); }
 
+/*
+ * {Port, flushed}: links and monitors were told when it began to close, this is when it is done and
+ * another can be opened, also when it was killed. The VM takes no message from a port that closes,
+ * but as one of the NIF; ports, pids and atoms are the same terms to both.
+ */
+static void tell_gone(const struct pump *pump) {
+    ErlNifPid owner = {.pid = pump->owner};
+    ErlNifEnv *env = enif_alloc_env();
+    if (env == NULL)
+        return;
+    enif_send(NULL, &owner, env, enif_make_tuple2(env, pump->term, enif_make_atom(env, "flushed")));
+    enif_free_env(env);
+}
+
 static void stop(void *port) {
     struct pump *pump = port;
     if (pump->source != NULL) {
@@ -251,6 +275,7 @@ static void stop(void *port) {
     erl_drv_mutex_lock(lin_hub.lock);
     lin_hub.pump = NULL;
     erl_drv_mutex_unlock(lin_hub.lock);
+    tell_gone(pump);
     enif_free(pump);
 }
 
@@ -275,7 +300,10 @@ void *lin_pump_start(ErlDrvPort port) {
     int error = ENOMEM;
     if (pump == NULL)
         goto cleanup;
-    *pump = (struct pump){.class = &class, .port = port};
+    *pump = (struct pump){.class = &class,
+                          .port = port,
+                          .term = driver_mk_port(port),
+                          .owner = driver_connected(port)};
     pump->fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     if (pump->fd < 0) {
         error = errno;
