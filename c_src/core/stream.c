@@ -9,7 +9,10 @@
 #define GET(field) atomic_load_explicit(&(field), memory_order_relaxed)
 #define SET(field, value) atomic_store_explicit(&(field), (value), memory_order_relaxed)
 
-#define HELD_US 500u         /* how long a subscriber may be waited for that was */
+/* How long is waited for threads that may decide for a subscriber that is gone. They need some
+ * 100 ns, but on a busy machine one may have no processor for longer than a caller should wait. */
+#define HELD_US 1000u
+#define HELD_PUMP_US 20u
 #define RELEASE_EVENTS 4096u /* of ring 0, under one hold of the lock */
 
 /* The pump: */
@@ -224,40 +227,46 @@ void lin_stream_stop(struct lin_stream *stream) {
     lin_gate_quiesce(0);
 }
 
-/* A place among the subscribers that no thread decides for. */
-static int find_place(struct lin_stream *stream, struct subscriber **out) {
-    bool retired = false;
-    for (int turn = 0; turn < 2; turn++) {
-        for (uint32_t n = 0; n < LIN_SUBSCRIBERS; n++) {
-            struct subscriber *subscriber = &stream->subscriber[n];
-            if (subscriber->state == RETIRED && turn == 1)
-                subscriber->state = FREE;
-            retired = retired || subscriber->state == RETIRED;
-            if (subscriber->state == FREE) {
-                *out = subscriber;
-                return 0;
-            }
-        }
-        if (!retired)
-            return -EMFILE;
-        if (turn == 0 && !lin_gate_quiesce(HELD_US))
-            return -EAGAIN;
-    }
-    return -EMFILE;
+static bool any_retired(const struct lin_stream *stream) {
+    for (uint32_t n = 0; n < LIN_SUBSCRIBERS; n++)
+        if (stream->subscriber[n].state == RETIRED)
+            return true;
+    return false;
+}
+
+/* Frees the places that no thread decides for any more. */
+static bool settle_retired(struct lin_stream *stream, uint32_t max_us) {
+    if (!any_retired(stream) || !lin_gate_quiesce(max_us))
+        return false;
+    for (uint32_t n = 0; n < LIN_SUBSCRIBERS; n++)
+        if (stream->subscriber[n].state == RETIRED)
+            stream->subscriber[n].state = FREE;
+    return true;
+}
+
+static struct subscriber *free_place(struct lin_stream *stream) {
+    for (uint32_t n = 0; n < LIN_SUBSCRIBERS; n++)
+        if (stream->subscriber[n].state == FREE)
+            return &stream->subscriber[n];
+    return NULL;
 }
 
 int lin_stream_subscribe(struct lin_stream *stream, const struct lin_filter *filter,
                          uint32_t capacity, uint32_t *number) {
-    struct subscriber *subscriber;
+    int result = 0;
     if (capacity == 0)
         return -EINVAL;
     struct lin_event *buffer = lin_gate.host->alloc((size_t)capacity * sizeof *buffer);
     if (buffer == NULL)
         return -ENOMEM;
     pthread_mutex_lock(&stream->lock);
-    int result = find_place(stream, &subscriber);
-    if (result != 0)
+    struct subscriber *subscriber = free_place(stream);
+    if (subscriber == NULL && settle_retired(stream, HELD_US))
+        subscriber = free_place(stream);
+    if (subscriber == NULL) {
+        result = any_retired(stream) ? -EAGAIN : -EMFILE;
         goto cleanup;
+    }
     *subscriber = (struct subscriber){
         .state = LIVE, .filter = *filter, .buffer = buffer, .capacity = capacity};
     buffer = NULL;
@@ -490,6 +499,7 @@ uint32_t lin_stream_pump(struct lin_stream *stream, uint32_t max) {
         release(stream, n);
     if (went < max)
         tell_silent(stream);
+    settle_retired(stream, HELD_PUMP_US);
     pthread_mutex_unlock(&stream->lock);
     return went;
 }

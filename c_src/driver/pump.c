@@ -16,7 +16,7 @@
 struct pump {
     const struct lin_port_class *class;
     ErlDrvPort port;
-    ErlDrvTermData term, owner; /* of the port; who opened it, and hears when it is gone */
+    ErlDrvTermData term, owner; /* of the port; who opened it, and hears when it goes */
     int fd;
     struct lin_source *source; /* NULL until OPEN */
     struct lin_recorder *recorder;
@@ -59,8 +59,8 @@ static int fill_source(struct pump *pump, struct lin_source *source, const struc
     if (wish->rings >= LIN_RINGS_MAX || capacity == 0)
         return -EINVAL;
     struct lin_recorder_options options = {.port = pump->port,
-                                           .term = driver_mk_port(pump->port),
-                                           .owner = driver_connected(pump->port),
+                                           .term = pump->term,
+                                           .owner = pump->owner,
                                            .journal = journal,
                                            .journal_len = journal_len,
                                            .count = count,
@@ -80,6 +80,9 @@ static int open_rings(struct pump *pump, const char *data, size_t len) {
         return -EBUSY;
     if (len < sizeof wish)
         return -EINVAL;
+    /* The NIF in use is of another copy of the library: nothing that it sees would come here. */
+    if (atomic_load_explicit(&lin_nif.instances, memory_order_relaxed) == 0)
+        return -ENOENT;
     memcpy(&wish, data, sizeof wish);
     struct lin_source *source = enif_alloc(sizeof *source);
     if (source == NULL)
@@ -169,6 +172,15 @@ static bool finish(struct pump *pump) {
     return false;
 }
 
+/* Lets the port go. Links and monitors were told when it began to close; this is when it is done.
+ */
+static void let_go(const struct pump *pump) {
+    ErlDrvTermData spec[] = {ERL_DRV_PORT,  pump->term, ERL_DRV_ATOM, driver_mk_atom("flushed"),
+                             ERL_DRV_TUPLE, 2};
+    erl_drv_send_term(pump->term, pump->owner, spec, sizeof spec / sizeof spec[0]);
+    driver_deq(pump->port, 1);
+}
+
 static void step(struct pump *pump) {
     if (pump->source == NULL)
         return;
@@ -176,7 +188,7 @@ static void step(struct pump *pump) {
         turn(pump);
     } else if (finish(pump)) {
         end_source(pump->source);
-        driver_deq(pump->port, 1);
+        let_go(pump);
     }
 }
 
@@ -184,7 +196,7 @@ static void flush(void *port) {
     struct pump *pump = port;
     pump->flushing = true;
     if (pump->source == NULL) {
-        driver_deq(pump->port, 1);
+        let_go(pump);
         return;
     }
     stop_source(pump->source);
@@ -195,10 +207,12 @@ static void counts(const struct pump *pump, struct lin_reply *reply) {
     struct lin_stream_counts counted;
     lin_stream_count(pump->source->stream, &counted);
     uint8_t awake = counted.awake;
+    uint64_t nameless = lin_names_lost();
     lin_reply_add(reply, &counted.events, sizeof counted.events);
     lin_reply_add(reply, &counted.lost, sizeof counted.lost);
     lin_reply_add(reply, &counted.subscribers, sizeof counted.subscribers);
     lin_reply_add(reply, &awake, sizeof awake);
+    lin_reply_add(reply, &nameless, sizeof nameless);
 }
 
 static int control(void *port, unsigned op, const char *data, size_t len, struct lin_reply *reply) {
@@ -234,16 +248,16 @@ static void ready_async(void *port, void *job) {
 static void timeout(void *port) { step(port); }
 
 /*
- * Links and monitors are told when the port begins to close; this is when it is gone. A port that
- * closes can send nothing itself.
+ * {Port, flushed}: links and monitors were told when it began to close, this is when it is done and
+ * another can be opened, also when it was killed. The VM takes no message from a port that closes,
+ * but as one of the NIF; ports, pids and atoms are the same terms to both.
  */
 static void tell_gone(const struct pump *pump) {
+    ErlNifPid owner = {.pid = pump->owner};
     ErlNifEnv *env = enif_alloc_env();
     if (env == NULL)
         return;
-    ErlNifPid owner = {.pid = pump->owner};
-    ERL_NIF_TERM gone = enif_make_tuple2(env, pump->term, enif_make_atom(env, "gone"));
-    enif_send(NULL, &owner, env, gone);
+    enif_send(NULL, &owner, env, enif_make_tuple2(env, pump->term, enif_make_atom(env, "flushed")));
     enif_free_env(env);
 }
 

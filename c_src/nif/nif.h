@@ -172,10 +172,10 @@ extern ERL_NIF_TERM am_any, am_error, am_true, am_false, am_task, am_agent, am_e
 extern ERL_NIF_TERM am_task_supervisor, am_elixir_supervisor, am_dynamic_supervisor;
 
 struct lin_nif {
-    ErlNifMutex *maintenance; /* serialises open, close and all maintenance of the census */
-    uint32_t sessions;        /* opened so far; under maintenance */
-    struct lin_owner *owner;  /* the open session's, kept by us; under maintenance */
-    uint32_t instances;       /* loads less unloads of this library's code; under the code lock */
+    ErlNifMutex *maintenance;   /* serialises open, close and all maintenance of the census */
+    uint32_t sessions;          /* opened so far; under maintenance */
+    struct lin_owner *owner;    /* the open session's, kept by us; under maintenance */
+    _Atomic uint32_t instances; /* loads of the NIF less unloads, one at a time; relaxed */
 };
 extern struct lin_nif lin_nif;
 
@@ -187,6 +187,8 @@ void lin_library_close(void);
 /* event.c */
 /* A number for an atom, the same ever after; 0 when there is no room for another. Any thread. */
 uint32_t lin_name_id(uint64_t atom);
+/* How many times there was none. */
+uint64_t lin_names_lost(void);
 /* The atom of such a number; 0 for 0, and for numbers that were never given. */
 uint64_t lin_name_at(uint64_t id);
 /* The atom of a name in UTF-8, at most 255 bytes; false when there is none so far. */

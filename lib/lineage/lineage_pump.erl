@@ -76,10 +76,10 @@ close(Pump) ->
 -spec gone(pump()) -> ok.
 gone(Pump) ->
     receive
-        {Pump, gone} -> ok
+        {Pump, flushed} -> ok
     after ?FLUSH_MS ->
         exit(Pump, kill),
-        receive {Pump, gone} -> ok after ?FLUSH_MS -> ok end
+        receive {Pump, flushed} -> ok after ?FLUSH_MS -> ok end
     end,
     receive {'EXIT', Pump, _} -> ok after 0 -> ok end.
 
