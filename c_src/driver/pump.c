@@ -172,15 +172,6 @@ static bool finish(struct pump *pump) {
     return false;
 }
 
-/* Lets the port go. Links and monitors were told when it began to close; this is when it is done.
- */
-static void let_go(const struct pump *pump) {
-    ErlDrvTermData spec[] = {ERL_DRV_PORT,  pump->term, ERL_DRV_ATOM, driver_mk_atom("flushed"),
-                             ERL_DRV_TUPLE, 2};
-    erl_drv_send_term(pump->term, pump->owner, spec, sizeof spec / sizeof spec[0]);
-    driver_deq(pump->port, 1);
-}
-
 static void step(struct pump *pump) {
     if (pump->source == NULL)
         return;
@@ -188,7 +179,7 @@ static void step(struct pump *pump) {
         turn(pump);
     } else if (finish(pump)) {
         end_source(pump->source);
-        let_go(pump);
+        driver_deq(pump->port, 1);
     }
 }
 
@@ -196,7 +187,7 @@ static void flush(void *port) {
     struct pump *pump = port;
     pump->flushing = true;
     if (pump->source == NULL) {
-        let_go(pump);
+        driver_deq(pump->port, 1);
         return;
     }
     stop_source(pump->source);
