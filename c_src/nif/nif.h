@@ -299,6 +299,8 @@ void lin_timing_death(ErlNifEnv *env, struct lin_census *census, uint64_t pid, E
 uint64_t lin_foreign_pack(ErlNifEnv *env, ERL_NIF_TERM pid);
 /* {Node, Number} */
 ERL_NIF_TERM lin_foreign_term(ErlNifEnv *env, uint64_t packed);
+/* The atom of a node's index; 0 for one that was never given. Any thread. */
+uint64_t lin_node_at(uint32_t index);
 /* The number that term_to_binary gives a pid; false when that cannot be read. */
 bool lin_pid_number(ErlNifEnv *env, ERL_NIF_TERM pid, ERL_NIF_TERM *node, uint64_t *id,
                     uint64_t *serial);
