@@ -25,6 +25,7 @@
 
 #include "driver.h"
 #include "journal.h"
+#include "scan.h"
 
 #include <limits.h>
 
@@ -40,10 +41,11 @@ struct lin_segment {
     struct lin_block_run run;
     uint64_t id; /* of the run */
     /* The job's: */
-    int fd;         /* -1: none is open */
-    uint64_t no;    /* of the next block */
-    uint64_t bytes; /* in the file */
-    uint64_t head;  /* of these, before the first event */
+    int fd;            /* -1: none is open */
+    uint64_t no;       /* of the next block */
+    uint64_t first_no; /* of the file's first */
+    uint64_t bytes;    /* in the file */
+    uint64_t head;     /* of these, before the first event */
     uint64_t unsynced, synced_ns;
     uint64_t others; /* bytes of all other segments in the directory */
     uint32_t count;  /* segments in the directory */
@@ -62,8 +64,10 @@ int lin_segment_begin(struct lin_segment *segment);
 /* Ends the file. `keep` false: nothing in it is worth keeping. */
 int lin_segment_end(struct lin_segment *segment, bool keep);
 bool lin_segment_is_full(const struct lin_segment *segment);
-/* Whether it is to be synced by now, and that. */
+/* Syncs it `now`, or if the policy says so. */
 int lin_segment_sync(struct lin_segment *segment, bool now);
+/* When the policy wants it to be synced; UINT64_MAX: there is no need. */
+uint64_t lin_segment_sync_at(const struct lin_segment *segment);
 
 /* tables.c: what was said in this segment, and what is to be said next. */
 struct lin_tables;
@@ -78,8 +82,8 @@ void lin_tables_need_entry(struct lin_tables *tables, const struct lin_census *c
                            const struct lin_entry *entry);
 /* Puts what is needed and was not said into blocks, by `room` and `seal`, as one would alone.
  * `write` is called when the batch is full. */
-int lin_tables_say(struct lin_tables *tables, struct lin_segment *segment,
-                   int (*write)(void *arg), void *arg);
+int lin_tables_say(struct lin_tables *tables, struct lin_segment *segment, int (*write)(void *arg),
+                   void *arg);
 /* The sites that this run has named so far, in that order; only ever more. Any thread. */
 const uint32_t *lin_tables_sites(const struct lin_tables *tables, uint32_t *count);
 
@@ -89,42 +93,47 @@ struct lin_telling {
     uint32_t len;
     char text[];
 };
+/* Number n, from 0, lies at n % room: the oldest goes when there are more. */
 struct lin_told {
-    struct lin_telling **text; /* a ring: the oldest goes when there are too many */
-    uint32_t room, count, from;
-    uint32_t said; /* of count, in this segment */
+    struct lin_telling **text;
+    uint32_t room;
+    uint64_t count, said; /* in all, and of these in this segment or gone */
 };
 
 struct lin_stats {
-    uint64_t bytes, segments, blocks, events, dropped;
-    int error; /* 0: recording; else the errno of why it is paused */
+    uint64_t bytes, segments, events, dropped;
 };
 
 struct lin_recorder {
-    /* Set by prepare and start, then constant. */
+    /* Set by prepare, open and start, then constant. */
     ErlDrvPort port;
     ErlDrvTermData term, owner;
-    struct lin_source *source; /* held while a job runs, and by the pump */
+    struct lin_source *source; /* a job holds it */
     uint32_t session;          /* of the census whose ids are in the events; 0: none was open */
     int lock_fd;
-    struct lin_rings *rings; /* until open hands them over */
+    struct lin_rings *rings; /* until the source has them */
     size_t rings_bytes;
-    bool in_file;
+    uint32_t count; /* of rings */
+    uint32_t mark;  /* so many events in a ring: it is to be written */
+    bool started;
     /* The pump's callbacks: */
-    bool running, closed, finishing;
-    int told_error; /* what the owner knows */
+    bool running, finishing, finished;
+    int told_error; /* what the owner knows of */
     uint64_t due_ns;
     uint32_t why; /* enum lin_end */
     /* The job's while it runs, else the callbacks': */
     struct lin_segment segment;
     struct lin_tables *tables;
-    bool fresh; /* the segment is open, with its census */
-    bool ended; /* END is written */
-    int error;
+    bool fresh; /* a segment is open, with its census */
+    int error;  /* 0: recording; else the errno of why it is paused */
     uint64_t retry_ns;
     uint64_t events, dropped;
-    uint64_t read[LIN_RINGS_MAX];    /* what the batch holds, ring by ring */
-    uint64_t written[LIN_RINGS_MAX]; /* what the files hold */
+    struct {
+        uint64_t read;    /* what the batch holds */
+        uint64_t written; /* what the files hold, or was dropped */
+        uint64_t untold;  /* dropped, or told by GAPs that were, and no GAP in a file tells */
+        bool telling;     /* the batch has that GAP */
+    } ring[LIN_RINGS_MAX];
     /* Under `lock`: */
     ErlDrvMutex *lock;
     struct lin_told places, scopes;
@@ -132,11 +141,19 @@ struct lin_recorder {
     struct lin_stats stats;
 };
 
-/* prepare.c: that the pump's OPEN names; NULL: no such one, or it was taken. */
+/* Puts events of a ring into a block; false: there is no room in the batch. */
+bool lin_put_events(struct lin_segment *segment, uint32_t ring, uint64_t position,
+                    const struct lin_event *events, uint32_t count);
+bool lin_put_end(struct lin_segment *segment, uint32_t why, uint32_t rings,
+                 const uint64_t position[]);
+
+/* prepare.c: the one that the pump's OPEN names; NULL: there is no such one, or it was taken. */
 struct lin_recorder *lin_recorder_take(uint64_t ticket);
-/* Frees what is left when no rings were handed over, no job runs, and the pump is gone. */
+/* Of one that was prepared, and has or had no pump: with its rings' file. Accepts NULL. */
+void lin_recorder_forget(struct lin_recorder *recorder);
+/* Frees it; the rings' file stays. No job has it. */
 void lin_recorder_free(struct lin_recorder *recorder);
-/* Removes the file of the rings, whose path the run's block has. */
+/* Removes the file of a run's rings, if they were in one. */
 void lin_rings_unlink(const struct lin_block_run *run);
 
 #endif

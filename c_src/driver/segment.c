@@ -1,9 +1,7 @@
 #include "recorder.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -14,9 +12,6 @@
  * gives an errno, not a signal. What a failing write has left is cut off again, so that what
  * follows is whole.
  */
-
-#define NAME_MAX_BYTES 64
-#define FILES_MAX 65536u
 
 static uint64_t wall_ns(void) {
     struct timespec ts;
@@ -62,83 +57,51 @@ static int append(const struct lin_segment *segment) {
     return write_in_full(segment->fd, segment->batch, segment->used);
 }
 
-/* A segment's file by its name; false for any other. */
-static bool is_segment(const char *name) {
-    unsigned long long run;
-    unsigned number;
-    char again[NAME_MAX_BYTES];
-    return sscanf(name, LIN_SEGMENT_NAME, &run, &number) == 2 &&
-           snprintf(again, sizeof again, LIN_SEGMENT_NAME, run, number) < (int)sizeof again &&
-           strcmp(name, again) == 0;
+static bool path_of(const struct lin_segment *segment, struct lin_segment_name name,
+                    char path[PATH_MAX]) {
+    return lin_segment_path(path, PATH_MAX, segment->dir, name);
 }
 
-struct file {
-    char name[NAME_MAX_BYTES];
-    uint64_t bytes;
-};
-
-static int by_name(const void *left, const void *right) {
-    return strcmp(((const struct file *)left)->name, ((const struct file *)right)->name);
+static struct lin_segment_name own_name(const struct lin_segment *segment) {
+    return (struct lin_segment_name){.run = segment->id, .no = segment->run.segment};
 }
 
-/* All other segments in the directory, oldest first: a run's number is its time. */
-static int list_others(const struct lin_segment *segment, const char *own, struct file **out,
-                       uint32_t *count) {
-    uint32_t room = 0;
-    DIR *dir = opendir(segment->dir);
-    if (dir == NULL)
-        return -errno;
-    *count = 0;
-    *out = NULL;
-    for (const struct dirent *entry; (entry = readdir(dir)) != NULL && *count < FILES_MAX;) {
-        struct stat stat;
-        if (!is_segment(entry->d_name) || strcmp(entry->d_name, own) == 0 ||
-            fstatat(dirfd(dir), entry->d_name, &stat, AT_SYMLINK_NOFOLLOW) != 0)
-            continue;
-        if (*count == room) {
-            struct file *more = realloc(*out, (room = room * 2 + 16) * sizeof *more);
-            if (more == NULL)
-                break;
-            *out = more;
-        }
-        struct file *file = &(*out)[(*count)++];
-        snprintf(file->name, sizeof file->name, "%s", entry->d_name);
-        file->bytes = (uint64_t)stat.st_size;
-    }
-    closedir(dir);
-    if (*count != 0)
-        qsort(*out, *count, sizeof **out, by_name);
-    return 0;
+static bool is_own(const struct lin_segment *segment, struct lin_segment_name name) {
+    return name.run == segment->id && name.no == segment->run.segment;
 }
 
-static void path_of(const struct lin_segment *segment, const char *name, char path[PATH_MAX]) {
-    snprintf(path, PATH_MAX, "%s/%s", segment->dir, name);
+static uint64_t size_of(const struct lin_segment *segment, struct lin_segment_name name) {
+    char path[PATH_MAX];
+    struct stat stat;
+    return path_of(segment, name, path) && lstat(path, &stat) == 0 ? (uint64_t)stat.st_size : 0;
 }
 
-static void own_name(const struct lin_segment *segment, char name[NAME_MAX_BYTES]) {
-    snprintf(name, NAME_MAX_BYTES, LIN_SEGMENT_NAME, (unsigned long long)segment->id,
-             segment->run.segment);
-}
-
-/* Removes the oldest of the others, so that all and `more` bytes are within the bound. */
+/*
+ * Removes the oldest of the others, so that all and `more` bytes are within the bound. A run's
+ * number is its time: they are listed by age.
+ */
 static int make_room(struct lin_segment *segment, uint64_t more) {
-    char own[NAME_MAX_BYTES], path[PATH_MAX];
-    struct file *files;
-    uint32_t count, first = 0;
-    own_name(segment, own);
-    int result = list_others(segment, own, &files, &count);
+    struct lin_segment_name *names;
+    char path[PATH_MAX];
+    size_t count;
+    int result = lin_scan_list(segment->dir, &names, &count);
     if (result != 0)
         return result;
     segment->others = 0;
-    for (uint32_t i = 0; i < count; i++)
-        segment->others += files[i].bytes;
-    for (; first < count && segment->others + more > segment->max_bytes; first++) {
-        path_of(segment, files[first].name, path);
-        if (unlink(path) == 0 || errno == ENOENT)
-            segment->others -= files[first].bytes;
+    segment->count = 1;
+    for (size_t i = 0; i < count; i++)
+        if (!is_own(segment, names[i])) {
+            segment->others += size_of(segment, names[i]);
+            segment->count++;
+        }
+    for (size_t i = 0; i < count && segment->others + more > segment->max_bytes; i++) {
+        uint64_t bytes = size_of(segment, names[i]);
+        if (is_own(segment, names[i]) || !path_of(segment, names[i], path) || unlink(path) != 0)
+            continue;
+        segment->others -= bytes < segment->others ? bytes : segment->others;
+        segment->count--;
     }
-    segment->count = count - first + 1;
-    free(files);
+    free(names);
     return 0;
 }
 
@@ -169,10 +132,10 @@ static void sync_dir(const struct lin_segment *segment) {
 }
 
 static int create(struct lin_segment *segment) {
-    char name[NAME_MAX_BYTES], path[PATH_MAX];
+    char path[PATH_MAX];
     for (int tries = 0; tries < 1000; tries++, segment->run.segment++) {
-        own_name(segment, name);
-        path_of(segment, name, path);
+        if (!path_of(segment, own_name(segment), path))
+            return -ENAMETOOLONG;
         segment->fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_NOFOLLOW | O_CLOEXEC,
                            S_IRUSR | S_IWUSR);
         if (segment->fd >= 0)
@@ -190,6 +153,7 @@ int lin_segment_begin(struct lin_segment *segment) {
     if (result != 0)
         return result;
     segment->bytes = segment->head = segment->used = segment->unsynced = 0;
+    segment->first_no = segment->no;
     segment->synced_ns = lin_clock_ns();
     if (segment->fsync_ns != UINT64_MAX)
         sync_dir(segment);
@@ -198,17 +162,28 @@ int lin_segment_begin(struct lin_segment *segment) {
     return 0;
 }
 
+uint64_t lin_segment_sync_at(const struct lin_segment *segment) {
+    return segment->fd < 0 || segment->unsynced == 0 || segment->fsync_ns == 0 ||
+                   segment->fsync_ns == UINT64_MAX
+               ? UINT64_MAX
+               : segment->synced_ns + segment->fsync_ns;
+}
+
 int lin_segment_sync(struct lin_segment *segment, bool now) {
-    if (segment->fd < 0 || segment->unsynced == 0 || segment->fsync_ns == UINT64_MAX)
-        return 0;
-    uint64_t at = lin_clock_ns();
-    if (!now && (segment->fsync_ns == 0 || at - segment->synced_ns < segment->fsync_ns))
+    if (segment->fd < 0 || segment->unsynced == 0 || segment->fsync_ns == UINT64_MAX ||
+        (!now && lin_clock_ns() < lin_segment_sync_at(segment)))
         return 0;
     if (fdatasync(segment->fd) != 0)
         return -errno;
     segment->unsynced = 0;
-    segment->synced_ns = at;
+    segment->synced_ns = lin_clock_ns();
     return 0;
+}
+
+static void remove_own(const struct lin_segment *segment) {
+    char path[PATH_MAX];
+    if (path_of(segment, own_name(segment), path))
+        unlink(path);
 }
 
 int lin_segment_end(struct lin_segment *segment, bool keep) {
@@ -217,19 +192,44 @@ int lin_segment_end(struct lin_segment *segment, bool keep) {
     int result = keep ? lin_segment_sync(segment, true) : 0;
     close(segment->fd);
     segment->fd = -1;
+    if (segment->used != 0) /* never written: their numbers are free */
+        segment->no = segment->batch_no;
     segment->used = 0;
     if (keep) {
         segment->others += segment->bytes;
         segment->run.segment++;
     } else {
-        char name[NAME_MAX_BYTES], path[PATH_MAX];
-        own_name(segment, name);
-        path_of(segment, name, path);
-        unlink(path);
+        remove_own(segment);
+        segment->no = segment->first_no;
+        segment->count--;
     }
     return result;
 }
 
 bool lin_segment_is_full(const struct lin_segment *segment) {
     return segment->bytes + segment->used - segment->head >= segment->segment_bytes;
+}
+
+bool lin_put_events(struct lin_segment *segment, uint32_t ring, uint64_t position,
+                    const struct lin_event *events, uint32_t count) {
+    size_t payload = sizeof(struct lin_block_events) + count * sizeof *events;
+    struct lin_block_events *block = lin_segment_room(segment, payload);
+    if (block == NULL)
+        return false;
+    *block = (struct lin_block_events){.ring = ring, .count = count, .position = position};
+    memcpy(block->event, events, count * sizeof *events);
+    lin_segment_seal(segment, LIN_BLOCK_EVENTS, payload);
+    return true;
+}
+
+bool lin_put_end(struct lin_segment *segment, uint32_t why, uint32_t rings,
+                 const uint64_t position[]) {
+    size_t payload = sizeof(struct lin_block_end) + rings * sizeof position[0];
+    struct lin_block_end *block = lin_segment_room(segment, payload);
+    if (block == NULL)
+        return false;
+    *block = (struct lin_block_end){.why = why, .rings = rings};
+    memcpy(block->position, position, rings * sizeof position[0]);
+    lin_segment_seal(segment, LIN_BLOCK_END, payload);
+    return true;
 }

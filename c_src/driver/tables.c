@@ -319,8 +319,8 @@ int lin_tables_say(struct lin_tables *tables, struct lin_segment *segment, int (
     name_texts(tables, &tables->new_names, sizeof(uint64_t));
     int result = say(&tables->text, 0, LIN_BLOCK_NAMES, segment, write, arg);
     if (result == 0)
-        result = say(&tables->new_functions, sizeof(struct lin_block_function),
-                     LIN_BLOCK_FUNCTIONS, segment, write, arg);
+        result = say(&tables->new_functions, sizeof(struct lin_block_function), LIN_BLOCK_FUNCTIONS,
+                     segment, write, arg);
     if (result == 0)
         result = say(&tables->new_files, 0, LIN_BLOCK_FILES, segment, write, arg);
     if (result == 0)

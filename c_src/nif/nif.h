@@ -229,9 +229,14 @@ LIN_ENTRY(verdict_nif)
 LIN_ENTRY(recent_nif)
 LIN_ENTRY(wrapper_nif)
 LIN_ENTRY(sites_nif)
+LIN_ENTRY(site_nif)
 
 /* event.c */
 LIN_ENTRY(events_nif)
+
+/* ../driver/prepare.c */
+LIN_ENTRY(journal_nif)
+LIN_ENTRY(journal_drop_nif)
 
 /* scope.c */
 LIN_ENTRY(scope_nif)

@@ -38,6 +38,7 @@
                      overhead => off | duty | {duty, Percent :: number()} | continuous,
                      target_ms => number(),
                      critical => [mfa()],
+                     journal => lineage_journal:option(),
                      max_bytes => pos_integer(),
                      for => pos_integer(),
                      max_spawn_rate => pos_integer(),
@@ -58,6 +59,7 @@
                   overhead := off | lineage_duty:mode(),
                   target_ms := number(),
                   critical := [mfa()],
+                  journal => lineage_journal:options(),
                   max_bytes := pos_integer(),
                   for => pos_integer(),
                   max_spawn_rate => pos_integer(),
@@ -91,6 +93,7 @@
                      bytes := non_neg_integer(),
                      peak_bytes := non_neg_integer(),
                      notes := [binary()],
+                     journal => lineage_journal:state(),
                      atom() => term()}.
 %% What {@link summary/0} returns; each key is explained there.
 
@@ -133,6 +136,11 @@ attach() ->
 %% <dt>`target_ms'</dt><dd>What overhead is judged by; starts that take longer are looked into. 5 by default.</dd>
 %% <dt>`critical'</dt><dd>At most 16 functions, `{Module, Function, Arity}', that return (no loop of a server), whose
 %%   calls are measured too, with the share of them that starts take.</dd>
+%% <dt>`journal'</dt><dd>A directory, or `#{dir := Dir, max_bytes => 268435456, segment_bytes => 16777216, fsync => never}':
+%%   every event is recorded there, for `priv/lineage-journal', which shows the forest as it was when the node died, also by
+%%   kill -9. `exits' is then `all'. The directory is made if need be, and holds one node's journal. Its oldest segments go
+%%   when all would pass `max_bytes'. `fsync': `never', `segment' (when one is full) or `{every, Ms}'; a killed node loses
+%%   nothing either way, a machine that loses power what was not synced.</dd>
 %% <dt>`max_bytes'</dt><dd>Bytes that the census may take, 256 MiB by default. Births beyond are counted as
 %%   `lost', and not recorded.</dd>
 %% <dt>`for'</dt><dd>Milliseconds after which Lineage detaches by itself. No default.</dd>
@@ -153,7 +161,8 @@ attach() ->
 %% to know about other tracers.
 %%
 %% Errors, by tag: `bad_options', `bad_option', `already_attached', `tracer_held', `nif_missing',
-%% `pid_layout', `enomem', `hook_failed', `not_started', `session_failed', `detached_meanwhile'.
+%% `pid_layout', `enomem', `hook_failed', `not_started', `session_failed', `detached_meanwhile'; with a journal
+%% `journal_locked', `journal_failed', `driver_missing', `pump_failed'.
 -spec attach(options()) -> {ok, info()} | error().
 attach(Options) ->
     case lineage_options:check(Options) of
@@ -197,7 +206,9 @@ yield(Other) ->
 %% `unheard_unknown': those of processes without a link, of whose monitors nothing is known.
 %% `blind_ms': milliseconds, at most, in which another tool kept births from being seen. `since' (system
 %% time, ms), `exits', `bytes' and `peak_bytes' of the census's memory, and `notes' (sentences).
-%% `taken_ms' (system time, ms) is when it was taken, for {@link diff/1}.
+%% `taken_ms' (system time, ms) is when it was taken, for {@link diff/1}. `journal', where there is one: its `dir', the
+%% `bytes' and `segments' in there, the `events' that this session wrote, those `missing' (counted gaps), and `paused': an
+%% errno while it cannot be written, else `false'.
 %% `rooted', `runtime', `hosts' and `supervisors' count the live processes of these kinds.
 -spec summary() -> summary().
 summary() ->
@@ -210,7 +221,8 @@ summary() ->
         Info = #{seeded := Seeded, seen := Seen, swept := Swept} = lineage_nif:info(),
         Counts = maps:with([live, births, seen, swept, lost, silent_failures, unheard_unknown, bytes,
                             peak_bytes], Info),
-        maps:merge(maps:merge(maps:without([own], Verdict), Counts#{unsited => maps:get(site_overflows, Info)}),
+        Journal = maps:from_list([{journal, State} || #{} = State <- [lineage_journal:state()]]),
+        maps:merge(maps:merge(maps:merge(Journal, maps:without([own], Verdict)), Counts#{unsited => maps:get(site_overflows, Info)}),
                    Shared#{taken_ms => erlang:system_time(millisecond), existing => Seeded, deaths => Seen + Swept, exits => maps:get(exits, Options)})
     catch
         %% Somebody detached while we counted.
