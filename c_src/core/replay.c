@@ -313,6 +313,10 @@ static struct lin_shown *find(const struct lin_replay *replay, uint64_t pid) {
     return there == 0 ? NULL : live_at(replay, there - 1);
 }
 
+const struct lin_shown *lin_replay_find(const struct lin_replay *replay, uint64_t pid) {
+    return find(replay, pid);
+}
+
 static bool grow_index(struct lin_replay *replay) {
     size_t size = replay->index_size == 0 ? 1024 : 2 * replay->index_size;
     uint32_t *index = calloc(size, sizeof *index);

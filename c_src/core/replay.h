@@ -59,6 +59,8 @@ struct lin_replayed {
 int lin_replay_finish(struct lin_replay *replay, const struct lin_block_run *head,
                       const struct lin_replayed **out);
 
+/* The live process of a pid; NULL: none. */
+const struct lin_shown *lin_replay_find(const struct lin_replay *replay, uint64_t pid);
 /* What the journal calls things; NULL where it does not say. Not ended by 0: `len` bytes. */
 const char *lin_replay_text(const struct lin_replay *replay, enum lin_block_type type, uint64_t id,
                             uint32_t *len);
