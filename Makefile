@@ -18,7 +18,7 @@ help: ## this list
 packages: ## install the Debian packages that building and testing need
 	@test/support/packages.sh build test
 
-native: ## priv/lineage.so only
+native: ## what is written in C only, into priv
 	@$(MAKE) --no-print-directory -C c_src
 
 demo: ## boot the reference node as it was audited, then under supervision, and audit both
@@ -73,4 +73,4 @@ matrix: ## the tests on OTP 27 and 29, in chroots (needs root)
 	@test/support/matrix.sh
 
 clean: ## remove what was built
-	rm -rf _build priv/lineage.so
+	rm -rf _build priv/lineage.so priv/lineage-journal
