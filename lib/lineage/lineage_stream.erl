@@ -168,6 +168,8 @@ credited(Subscription, Credit) ->
 
 cause(<<"closed">>) -> {not_attached, undefined};
 cause(<<"full">>) -> {subscribers_full, ?SUBSCRIBERS};
+cause(<<"enomem">>) -> {subscribe_failed, enomem};
+cause(<<"again">>) -> {subscribe_failed, again};
 cause(Name) -> {subscribe_failed, Name}.
 
 control(Port, Op, Data) ->
