@@ -2,7 +2,7 @@
 %%
 %% A batch is what a subscriber's port sends (see {@link lineage_stream}). {@link decode/1} makes a list of maps of it, in
 %% the order in which they came: by time, those of one process always in their own order. Each has `kind', and all but a
-%% gap have `pid' and `no', the process's own number of its events from 0 on, which wraps at 65,536.
+%% gap have `pid' and `no', the process's own number of its events from 1 on, which wraps at 65,536.
 %%
 %% <dl>
 %% <dt>`birth'</dt><dd>`parent' (`{Node, Number}' on another node), `site' (as `id' in {@link lineage:sites/0}), `flags'
@@ -22,7 +22,7 @@
 %% </dl>
 %%
 %% `ns' is when it happened, in nanoseconds since attach. That, and `initial_call', is `undefined' when the session has ended
-%% before the batch is decoded. Names and reasons are `undefined' when there have been some 16,000 different ones.
+%% before the batch is decoded, also when another one has begun. Names and reasons are `undefined' when there have been some 16,000 different ones.
 -module(lineage_event).
 
 -export([decode/1]).

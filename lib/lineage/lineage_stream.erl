@@ -102,7 +102,8 @@ await({lineage_subscription, Port} = Subscription, Timeout) ->
         erlang:demonitor(Monitor, [flush])
     end.
 
-took(closed, _Subscription) ->
+took(closed, {lineage_subscription, Port}) ->
+    ok = close(Port),
     closed;
 took(Batch, Subscription) ->
     _ = grant(Subscription, 1),
