@@ -24,6 +24,7 @@
 -export([attach/0, attach/1, detach/0, yield/1]).
 -export([summary/0, pids/0, orphans/0, orphans/1, recent/1, why/1, tree/0, tree/1, sites/0]).
 -export([reconcile/1, scope/2, leaks/0, leaks/1, watch/1, unwatch/1, overhead/0]).
+-export([subscribe/1, grant/2, unsubscribe/1]).
 -export([diff/1, save/1, print/1]).
 
 -export_type([match/0, options/0, info/0, summary/0, orphans_options/0, kind/0, name/0, error/0]).
@@ -379,6 +380,42 @@ unwatch(Watch) ->
 -spec overhead() -> lineage_overhead:overhead().
 overhead() ->
     lineage_overhead:overhead().
+
+%% @doc Has the calling process sent what happens on this node, as it happens: `{lineage_events, Port, Batch}' for each batch
+%% of events, as long as it has granted batches, and `{lineage_events, Port, closed}' when the session has ended.
+%% {@link lineage_stream} has the port and what reads from it, {@link lineage_event} what the events are.
+%%
+%% Options; an event is sent when all of the filters that are given let it pass, and gaps always are:
+%% <dl>
+%% <dt>`kinds'</dt><dd>Only events of these kinds: `birth', `link', `unlink', `exit', `swept', `name', `flags' and `guardian'.
+%%   With `exits => suspects' nothing more is known of a process that has a link than that it was `swept'.</dd>
+%% <dt>`sites'</dt><dd>Only events of processes that were spawned at one of these, at most 64, sites: each the `id' of a site in
+%%   {@link sites/0}.</dd>
+%% <dt>`scopes'</dt><dd>Only events of processes in one of these, at most 64, scopes; 0 is none.</dd>
+%% <dt>`application', `applications'</dt><dd>Only events of processes that run a module of that application, or of one of these,
+%%   or were spawned in one; of 512 modules at most.</dd>
+%% <dt>`credit'</dt><dd>How many batches it is sent before it grants more (4).</dd>
+%% <dt>`batch'</dt><dd>How many events are in a batch at most: 1 to 1,024 (1,024).</dd>
+%% <dt>`buffer'</dt><dd>How many events wait for credit at most: 1 to 65,536 (65,536), of 32 bytes each. What finds no room is
+%%   counted, and told as a gap in its place.</dd>
+%% </dl>
+%%
+%% The subscription is the calling process's, and ends with it. There are 8 at most. Errors, by tag: `bad_argument',
+%% `not_attached', `attaching', `subscribers_full', `too_many_modules', `unknown_application', `driver_missing', `pump_failed',
+%% `subscribe_failed'.
+-spec subscribe(lineage_stream:options()) -> {ok, lineage_stream:subscription()} | error().
+subscribe(Options) ->
+    lineage_stream:subscribe(Options).
+
+%% @doc Lets a subscription send so many batches more. Raises `{lineage, bad_argument}'; an error when it has been closed.
+-spec grant(lineage_stream:subscription(), pos_integer()) -> ok | error().
+grant(Subscription, Batches) ->
+    lineage_stream:grant(Subscription, Batches).
+
+%% @doc Ends a subscription, and takes what it has sent out of the caller's mailbox. `ok' also when it has ended.
+-spec unsubscribe(lineage_stream:subscription()) -> ok.
+unsubscribe(Subscription) ->
+    lineage_stream:unsubscribe(Subscription).
 
 %% @doc What is new since an earlier {@link summary/0}, or since a snapshot that {@link save/1} wrote.
 -spec diff(term()) -> term().

@@ -170,6 +170,24 @@ text({fuse, max_spawn_rate, Rate, Max}) ->
     f("~b processes were born within one second and its fuse `max_spawn_rate` allows ~b", [Rate, Max]);
 text(session_crashed) ->
     "its session crashed (the log of that moment says how)";
+text({subscribers_full, Max}) ->
+    f("This node's stream has ~b subscribers, which is the most: end one with lineage:unsubscribe/1 (they end with their "
+      "processes, too), and subscribe again.", [Max]);
+text({subscribe_failed, enomem}) ->
+    "There is no memory for the subscription's buffer: give a smaller `buffer`, and subscribe again.";
+text({subscribe_failed, again}) ->
+    "The place of a subscriber that has ended could not be taken over, for a thread is still at work for it: subscribe again.";
+text({subscribe_failed, Reason}) ->
+    f("The stream of events refused the subscription (~0tp): subscribe again, and report this if it comes back.", [Reason]);
+text({not_owner, Owner}) ->
+    f("The subscription belongs to process ~0tp, and only that one is sent its events: subscribe in the process that reads "
+      "them.", [Owner]);
+text({too_many_modules, Count, Max}) ->
+    f("These applications have ~b modules, and a subscription can look for ~b: give fewer applications, or none, and look at "
+      "the events' initial_call.", [Count, Max]);
+text({unknown_application, App}) ->
+    f("No application ~0tp with modules is loaded on this node: correct its name, or call application:load(~0tp) first, and "
+      "subscribe again.", [App, App]);
 text({coexistence, single}) ->
     "Before OTP 27 a node has one tracer: dbg and recon_trace cannot trace the processes that Lineage "
     "watches, and take its hook over when they trace new ones; wrap them in lineage:yield/1.";
