@@ -204,7 +204,7 @@ struct remains {
 static uint32_t in_a_row(const struct lin_left *left, uint32_t n, uint64_t from, uint64_t to) {
     uint32_t at = (uint32_t)from & (left->rings->capacity - 1);
     uint32_t count = 0;
-    while (from + count < to && at + count < left->rings->capacity && count < LIN_BLOCK_EVENTS &&
+    while (from + count < to && at + count < left->rings->capacity && count < LIN_EVENTS_MAX &&
            lin_left_at(left, n, from + count) != NULL)
         count++;
     return count;
@@ -250,21 +250,36 @@ static int put_ring(struct lin_segment *segment, const struct lin_run *run,
     return result;
 }
 
+/* The last that is known of a dead run is its end. */
+static void set_end(struct lin_segment *segment, const struct lin_run *run,
+                    const struct lin_left *left) {
+    uint64_t last = run->to_ticks;
+    for (uint32_t n = 0; left->rings != NULL && n < left->rings->count; n++)
+        for (uint64_t at = left->from[n]; at < left->to[n]; at++) {
+            const struct lin_event *event = lin_left_at(left, n, at);
+            if (event != NULL && event->ticks > last)
+                last = event->ticks;
+        }
+    segment->as_of_ticks = last;
+    segment->as_of_wall_ns = run->to_wall_ns;
+    if (run->to_ticks > run->from_ticks && run->to_wall_ns > run->from_wall_ns)
+        segment->as_of_wall_ns += (uint64_t)((double)(last - run->to_ticks) *
+                                             (double)(run->to_wall_ns - run->from_wall_ns) /
+                                             (double)(run->to_ticks - run->from_ticks));
+}
+
 static int close_run(struct lin_segment *segment, const struct lin_run *run,
                      struct remains *remains) {
     struct lin_left left = {.rings = NULL};
-    int result = lin_segment_begin(segment);
-    if (result != 0)
-        return result;
     bool there = lin_left_read(run, &left) == 0;
+    set_end(segment, run, &left);
+    remains->wall_ns = segment->as_of_wall_ns;
+    int result = lin_segment_begin(segment);
     for (uint32_t n = 0; there && n < left.rings->count && result == 0; n++)
         result = put_ring(segment, run, &left, n, remains);
-    if (result == 0 && !lin_put_end(segment, LIN_END_RECOVERED, there ? left.rings->count : 0,
-                                    there ? left.to : run->position))
+    while (result == 0 && !lin_put_end(segment, LIN_END_RECOVERED, there ? left.rings->count : 0,
+                                       there ? left.to : run->position))
         result = lin_segment_write(segment);
-    if (result == 0 && segment->used == 0)
-        lin_put_end(segment, LIN_END_RECOVERED, there ? left.rings->count : 0,
-                    there ? left.to : run->position);
     if (result == 0)
         result = lin_segment_write(segment);
     int ended = lin_segment_end(segment, result == 0);

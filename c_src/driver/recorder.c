@@ -287,7 +287,7 @@ static int take(struct lin_recorder *recorder, uint32_t n, uint32_t *count) {
     struct lin_thread *self;
     const struct lin_event *events;
     uint64_t position = recorder->ring[n].read;
-    *count = lin_stream_read(recorder->source->stream, n, &position, LIN_BLOCK_EVENTS, &events);
+    *count = lin_stream_read(recorder->source->stream, n, &position, LIN_EVENTS_MAX, &events);
     if (*count == 0)
         return 0;
     struct lin_census *census = enter(recorder, &self);

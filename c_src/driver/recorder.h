@@ -30,7 +30,7 @@
 #include <limits.h>
 
 #define LIN_BATCH_BYTES LIN_BLOCK_MAX
-#define LIN_BLOCK_EVENTS 8192u /* in one block, at most */
+#define LIN_EVENTS_MAX 8192u /* in one block, at most */
 
 /* segment.c: the files of a run. */
 struct lin_segment {
@@ -40,6 +40,8 @@ struct lin_segment {
     uint64_t fsync_ns; /* 0: at its end, UINT64_MAX: never */
     struct lin_block_run run;
     uint64_t id; /* of the run */
+    /* When the blocks of a dead run happened; 0: they are of now. */
+    uint64_t as_of_ticks, as_of_wall_ns;
     /* The job's: */
     int fd;            /* -1: none is open */
     uint64_t no;       /* of the next block */

@@ -30,8 +30,10 @@ void lin_segment_seal(struct lin_segment *segment, enum lin_block_type type, siz
     struct lin_block *block = (void *)(segment->batch + segment->used);
     if (segment->used == 0)
         segment->batch_no = segment->no;
-    lin_block_seal(block, type, (uint32_t)payload, segment->id, segment->no++, lin_clock_ticks(),
-                   wall_ns());
+    bool now = segment->as_of_ticks == 0;
+    lin_block_seal(block, type, (uint32_t)payload, segment->id, segment->no++,
+                   now ? lin_clock_ticks() : segment->as_of_ticks,
+                   now ? wall_ns() : segment->as_of_wall_ns);
     segment->used += lin_block_padded(block->bytes);
 }
 

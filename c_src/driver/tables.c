@@ -259,15 +259,32 @@ void lin_tables_need_entry(struct lin_tables *tables, const struct lin_census *c
 
 #define SMALL_ATOM_UTF8_EXT 119
 #define ATOM_UTF8_EXT 118
+#define ATOM_EXT 100 /* in Latin-1; OTP 25 and earlier, where that will do */
+#define ATOM_BYTES 1024
+
+static size_t utf8_of_latin1(const unsigned char *latin1, size_t len, char *utf8) {
+    size_t n = 0;
+    for (size_t i = 0; i < len && n + 2 <= ATOM_BYTES; i++) {
+        if (latin1[i] >= 0x80)
+            utf8[n++] = (char)(0xc0 | latin1[i] >> 6);
+        utf8[n++] = (char)(latin1[i] < 0x80 ? latin1[i] : 0x80 | (latin1[i] & 0x3f));
+    }
+    return n;
+}
 
 /* An atom in UTF-8, by its external format: enif_get_atom reads that from OTP 26 on only. */
 static void name_text(struct lin_tables *tables, uint64_t id, uint64_t atom) {
+    char utf8[ATOM_BYTES];
     ErlNifBinary bin;
     if (!enif_is_atom(tables->env, atom) || !enif_term_to_binary(tables->env, atom, &bin))
         return;
-    size_t at = bin.size < 4 ? 0 : bin.data[1] == SMALL_ATOM_UTF8_EXT ? 3 : 4;
-    if (at != 0 && (at == 3 || bin.data[1] == ATOM_UTF8_EXT) && bin.size >= at)
-        put_text(&tables->text, id, (const char *)bin.data + at, bin.size - at);
+    unsigned char tag = bin.size < 4 ? 0 : bin.data[1];
+    size_t at = tag == SMALL_ATOM_UTF8_EXT ? 3 : 4;
+    size_t len = bin.size < at ? 0 : bin.size - at;
+    if (tag == ATOM_EXT)
+        put_text(&tables->text, id, utf8, utf8_of_latin1(bin.data + at, len, utf8));
+    else if (tag == SMALL_ATOM_UTF8_EXT || tag == ATOM_UTF8_EXT)
+        put_text(&tables->text, id, (const char *)bin.data + at, len);
     enif_release_binary(&bin);
 }
 
