@@ -249,6 +249,8 @@ static void say_again(struct lin_told *told) {
 
 static int begin(struct lin_recorder *recorder) {
     struct lin_segment *segment = &recorder->segment;
+    if (recorder->error == ENOSPC && !lin_segment_has_space(segment))
+        return -ENOSPC;
     int result = lin_segment_begin(segment);
     if (result != 0)
         return result;
