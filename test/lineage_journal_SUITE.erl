@@ -7,14 +7,14 @@
 
 -export([all/0, init_per_suite/1, end_per_suite/1, init_per_testcase/2, end_per_testcase/2]).
 -export([options/1, records/1, kill/1, kill_quiet/1, rate/1, forest_at_death/1, recovery/1, recovery_of_oneself/1, torn_tail/1,
-         segments_alone/1, bound/1, lock/1, bad_dir/1, no_shm/1, disk_full/1, disk_hangs/1, dir_removed/1, paused_costs_nobody/1,
+         segments_alone/1, bound/1, lock/1, bad_dir/1, no_shm/1, disk_full/1, disk_hangs/1, port_killed_meanwhile/1, dir_removed/1, paused_costs_nobody/1,
          kill_while_paused/1, session_crash/1, port_killed/1, port_closed/1, cycles/1, stops_with_the_node/1, scopes_and_places/1,
          fsync/1, foreign_parents/1]).
 -export([run/3, tree/1, init/1]).
 
 all() ->
     [options, records, kill, kill_quiet, rate, forest_at_death, recovery, recovery_of_oneself, torn_tail, segments_alone,
-     bound, lock, bad_dir, no_shm, disk_full, disk_hangs, dir_removed, paused_costs_nobody, kill_while_paused, session_crash, port_killed,
+     bound, lock, bad_dir, no_shm, disk_full, disk_hangs, port_killed_meanwhile, dir_removed, paused_costs_nobody, kill_while_paused, session_crash, port_killed,
      port_closed, cycles, stops_with_the_node, scopes_and_places, fsync, foreign_parents].
 
 -define(WORKERS, 2).
@@ -514,15 +514,60 @@ disk_full(Config) ->
 
 %% It does not answer: the node goes on, and so does who detaches. When it answers again, what was in hand is written.
 disk_hangs(Config) ->
+    with_frozen(Config, fun(Disk) -> disk_hangs(Config, Disk) end).
+
+%% A disk that can be frozen, and is not when the test is over.
+with_frozen(Config, Fun) ->
     Base = proplists:get_value(base, Config),
     Disk = Base ++ "/disk",
     Image = Base ++ "/image",
     Mount = "mkdir " ++ Disk ++ " && truncate -s 64M " ++ Image ++ " && mkfs.ext4 -q " ++ Image ++ " && mount -o loop " ++ Image ++ " " ++ Disk ++
         " && fsfreeze -f " ++ Disk ++ " && fsfreeze -u " ++ Disk ++ " && echo can",
     case os:cmd("{ " ++ Mount ++ "; } 2>&1") of
-        "can\n" -> disk_hangs(Config, Disk);
+        "can\n" -> try Fun(Disk) after os:cmd("fsfreeze -u " ++ Disk) end;
         Why -> {skip, "No disk can be frozen: " ++ Why}
     end.
+
+%% The pump is killed with a job in hand, and the driver is unloaded: the job ends by itself.
+port_killed_meanwhile(Config) ->
+    with_frozen(Config, fun(Disk) ->
+        Peer = start(Config),
+        attach(Peer, Disk ++ "/journal"),
+        await_written(Peer),
+        "" = os:cmd("fsfreeze -f " ++ Disk),
+        _ = call(Peer, fun() -> births(1000) end),
+        call(Peer, fun() ->
+            {Pump, _} = lineage_session:journal(),
+            await_hanging(),
+            Monitor = monitor(port, Pump),
+            exit(Pump, kill),
+            receive {'DOWN', Monitor, port, Pump, _} -> ok end,
+            lineage:detach(),
+            Session = whereis(lineage_session),
+            Gone = monitor(process, Session),
+            exit(Session, kill),
+            receive {'DOWN', Gone, process, Session, _} -> ok end
+        end),
+        %% The directory is locked until the job is over; another one is not.
+        {ok, _} = call(Peer, fun() -> attach_again(#{journal => proplists:get_value(dir, Config)}) end),
+        {_, _} = Storm = storm(Peer, 20000),
+        await_births(Peer, 1000),
+        "" = os:cmd("fsfreeze -u " ++ Disk),
+        await_births(Peer, 5000),
+        stop_storm(Peer, Storm),
+        ok = peer:call(Peer, lineage, detach, []),
+        call(Peer, fun() -> ok = application:stop(lineage), true = code:delete(lineage_nif), code:purge(lineage_nif) end),
+        ok = call(Peer, fun() -> {ok, _} = lineage:attach(#{journal => proplists:get_value(dir, Config)}), lineage:detach() end),
+        peer:stop(Peer),
+        [#{fate := <<"detached">>, gaps := 0}, #{fate := <<"detached">>}] = info(Config),
+        forget_rings(Config)
+    end).
+
+%% Until a thread of the node waits for the disk: the job that hangs.
+await_hanging() ->
+    Waits = [Stat || Stat <- filelib:wildcard("/proc/self/task/*/stat"), {ok, Text} <- [file:read_file(Stat)],
+                     [_, <<" D", _/binary>>] <- [binary:split(Text, <<")">>)]],
+    Waits =/= [] orelse await_hanging().
 
 disk_hangs(Config, Disk) ->
     Dir = Disk ++ "/journal",
@@ -531,24 +576,20 @@ disk_hangs(Config, Disk) ->
     attach(Peer, Dir),
     {_, Workers} = Storm = storm(Peer, infinity),
     await_births(Peer, 2000),
-    try
-        "" = os:cmd("fsfreeze -f " ++ Disk),
-        await_births(Peer, lists:sum([B || {B, _, _, _} <- counts(Peer)]) + 300000),
-        "" = os:cmd("fsfreeze -u " ++ Disk),
-        stop_storm(Peer, Storm),
-        await_written(Peer),
-        "" = os:cmd("fsfreeze -f " ++ Disk),
-        %% Something to write, so that there is a job that hangs.
-        _ = call(Peer, fun() -> births(1000) end),
-        peer:cast(Peer, lineage, detach, []), timer:sleep(15000), ct:pal("~p", [peer:call(Peer, erlang, apply, [fun() -> [{P,process_info(P,[current_stacktrace,messages])} || P <- [whereis(lineage_session)]] end, []])]), ct:pal("~s",[os:cmd("for t in /proc/" ++ peer:call(Peer,os,getpid,[]) ++ "/task/*; do cat $t/comm $t/wchan; echo; done")]),
-        ok = peer:call(Peer, lineage, detach, [], 60000),
-        %% The port is there until the disk answers; until then there is no other.
-        {error, {pump_failed, _}} = peer:call(Peer, lineage, attach, [#{journal => proplists:get_value(base, Config) ++ "/other"}], 60000),
-        {ok, _} = peer:call(Peer, lineage, attach, [#{}], 60000),
-        ok = peer:call(Peer, lineage, detach, [])
-    after
-        os:cmd("fsfreeze -u " ++ Disk)
-    end,
+    "" = os:cmd("fsfreeze -f " ++ Disk),
+    await_births(Peer, lists:sum([B || {B, _, _, _} <- counts(Peer)]) + 300000),
+    "" = os:cmd("fsfreeze -u " ++ Disk),
+    stop_storm(Peer, Storm),
+    await_written(Peer),
+    "" = os:cmd("fsfreeze -f " ++ Disk),
+    %% Something to write, so that there is a job that hangs.
+    _ = call(Peer, fun() -> births(1000) end),
+    ok = peer:call(Peer, lineage, detach, [], 60000),
+    %% The port is there until the disk answers; until then there is no other.
+    {error, {pump_failed, _}} = peer:call(Peer, lineage, attach, [#{journal => proplists:get_value(base, Config) ++ "/other"}], 60000),
+    {ok, _} = peer:call(Peer, lineage, attach, [#{}], 60000),
+    ok = peer:call(Peer, lineage, detach, []),
+    "" = os:cmd("fsfreeze -u " ++ Disk),
     [#{run := Run, gaps := Gaps, missing_blocks := 0, damaged_bytes := 0} | _] = await_end(Here),
     [?assert(Births =< B andalso Births + Gaps >= B)
      || {{Births, _}, {B, _, _, _}} <- lists:zip(told(Here, binary_to_list(Run), Workers), counts(Peer))],
