@@ -121,6 +121,9 @@ struct lin_census {
      */
     _Atomic bool hooked;
     _Atomic uint32_t epoch; /* the running link check; writer: maintenance */
+    /* A walk goes over the pool in steps: trim moves nothing. Writer: the recorder, in maintenance.
+     */
+    _Atomic bool pinned;
     /* What the lock guards is written often, what is above only read: a line of cache between them.
      * An alignment of 64 would be more than the host's memory has. */
     char apart[64];

@@ -18,9 +18,10 @@
  * rings close a run; a later attach appends the rings of a dead run to its last segment, with an
  * END that says so.
  *
- * A census is not taken in a moment. Its first block tells the position of every ring before the
- * walk began: what happened from there on is told by events too, and applies to an entry only if
- * its number (`no`, which wraps) is behind the entry's, or the entry is of another birth.
+ * A census is not taken in a moment. Its first block tells how far every ring was written before
+ * the walk began: what is behind is told by events too, and applies to an entry only if its number
+ * (`no`, which wraps) is behind the entry's, or the entry is of another birth. Events that were
+ * dropped while nothing could be written leave a GAP, at the position of the last of them.
  *
  * Security: names are those of modules, functions, files, atoms, nodes and scopes; a process's
  * arguments, messages and state are never in it. Files are 0600.

@@ -268,7 +268,8 @@ void lin_census_trim(struct lin_census *census, struct lin_thread *self) {
     (void)self;
     struct lin_totals totals;
     lin_census_totals(census, &totals);
-    if (totals.free_records <= census->slack_records)
+    if (totals.free_records <= census->slack_records ||
+        atomic_load_explicit(&census->pinned, memory_order_relaxed))
         return;
     uint64_t surplus = (totals.free_records - census->slack_records) / LIN_CHUNK;
     struct lin_chunk **chunks = lin_gate.host->alloc(census->chunks_max * sizeof *chunks);

@@ -131,8 +131,16 @@ static void fold_events(struct lin_run *run, const struct lin_block_events *even
         run->position[events->ring] = end;
 }
 
+/* A census says how far each ring was written when it was begun. */
+static void fold_census(struct lin_run *run, const struct lin_block_census *census) {
+    for (uint32_t n = 0; n < census->rings && n < LIN_RINGS_MAX; n++)
+        if (census->position[n] > run->position[n])
+            run->position[n] = census->position[n];
+}
+
 static void fold(struct lin_run *run, const struct lin_block *block) {
     const struct lin_block_run *head = lin_block_payload(block, LIN_BLOCK_RUN);
+    const struct lin_block_census *census = lin_block_payload(block, LIN_BLOCK_CENSUS);
     const struct lin_block_events *events = lin_block_payload(block, LIN_BLOCK_EVENTS);
     const struct lin_block_end *end = lin_block_payload(block, LIN_BLOCK_END);
     if (run->blocks == 0) {
@@ -149,6 +157,8 @@ static void fold(struct lin_run *run, const struct lin_block *block) {
     }
     if (head != NULL && run->head.rings == 0 && head->rings <= LIN_RINGS_MAX)
         run->head = *head;
+    if (census != NULL)
+        fold_census(run, census);
     if (events != NULL)
         fold_events(run, events);
     if (end != NULL)
@@ -243,6 +253,8 @@ int lin_left_init(const struct lin_run *run, void *data, size_t bytes, struct li
             continue; /* damaged: nothing in it can be trusted */
         uint64_t lost = GET(ring->lost), told = GET(ring->told);
         out->untold += lost > told ? lost - told : 0;
+        if (tail > run->position[n]) /* dropped while nothing could be written */
+            out->untold += tail - run->position[n];
         out->to[n] = head;
         out->from[n] = run->position[n] > tail ? run->position[n] : tail;
         if (out->from[n] > head)

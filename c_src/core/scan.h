@@ -45,7 +45,7 @@ struct lin_run {
     uint64_t missing;                                        /* that GAPs tell of */
     uint64_t from_ticks, from_wall_ns, to_ticks, to_wall_ns; /* of the first block and the last */
     uint32_t end;                                            /* enum lin_end; 0: it has not ended */
-    uint64_t position[LIN_RINGS_MAX];                        /* behind the last event in a block */
+    uint64_t position[LIN_RINGS_MAX]; /* behind the last event in a block, or that a census has */
 };
 
 void lin_run_init(struct lin_run *run, uint64_t id);

@@ -326,10 +326,26 @@ static void push(struct subscriber *subscriber, const struct lin_event *event) {
     subscriber->buffer[subscriber->head++ % subscriber->capacity] = *event;
 }
 
+/* Whether what lies before `end` in the buffer is half of a birth whose other half is wanted. */
+static bool is_half(const struct subscriber *subscriber, uint64_t end) {
+    bool wanted = subscriber->filter.kinds == 0 || (subscriber->filter.kinds >> LIN_EV_BORN & 1);
+    return wanted && end > subscriber->tail && end <= subscriber->head &&
+           subscriber->buffer[(end - 1) % subscriber->capacity].kind == LIN_EV_BIRTH;
+}
+
+/* The other half of the last is on its way, unless it is missing, or the tap was set off between
+ * the two. */
+static uint64_t ready(const struct lin_stream *stream, const struct subscriber *subscriber) {
+    uint64_t there = subscriber->head - subscriber->tail;
+    if (subscriber->missing != 0)
+        return there + 1;
+    return there - (is_half(subscriber, subscriber->head) && GET(current) == stream);
+}
+
 uint32_t lin_stream_waiting(struct lin_stream *stream, uint32_t number, uint32_t max) {
     const struct subscriber *subscriber = &stream->subscriber[number];
     pthread_mutex_lock(&stream->lock);
-    uint64_t there = subscriber->head - subscriber->tail + (subscriber->missing != 0);
+    uint64_t there = ready(stream, subscriber);
     pthread_mutex_unlock(&stream->lock);
     return there < max ? (uint32_t)there : max;
 }
@@ -339,6 +355,11 @@ uint32_t lin_stream_take(struct lin_stream *stream, uint32_t number, struct lin_
     struct subscriber *subscriber = &stream->subscriber[number];
     uint32_t n = 0;
     pthread_mutex_lock(&stream->lock);
+    uint64_t there = ready(stream, subscriber);
+    if (there < max)
+        max = (uint32_t)there;
+    else if (max > 1 && is_half(subscriber, subscriber->tail + max))
+        max--;
     while (n < max && subscriber->tail < subscriber->head)
         out[n++] = subscriber->buffer[subscriber->tail++ % subscriber->capacity];
     if (n < max && subscriber->missing != 0) {

@@ -80,7 +80,10 @@ int lin_stream_subscribe(struct lin_stream *stream, const struct lin_filter *fil
 void lin_stream_unsubscribe(struct lin_stream *stream, uint32_t subscriber);
 /* How many events lin_stream_take would move, at most `max`. */
 uint32_t lin_stream_waiting(struct lin_stream *stream, uint32_t subscriber, uint32_t max);
-/* Moves up to `max` events out of a subscriber's buffer, GAPs in their places. */
+/*
+ * Moves up to `max` events out of a subscriber's buffer, GAPs in their places. A BIRTH does not
+ * come without its BORN, where both are wanted, unless `max` is 1, or the BORN will not come.
+ */
 uint32_t lin_stream_take(struct lin_stream *stream, uint32_t subscriber, struct lin_event *out,
                          uint32_t max);
 

@@ -78,8 +78,13 @@ static ERL_NIF_TERM name_term(uint64_t id) {
     return atom == 0 ? am_undefined : atom;
 }
 
+/* Of an earlier session's events numbers and times would be taken for this one's. */
+static bool is_current(const struct reader *reader, uint64_t ticks) {
+    return reader->census != NULL && ticks >= reader->census->opened.ticks;
+}
+
 static ERL_NIF_TERM ns_term(const struct reader *reader, uint64_t ticks) {
-    if (reader->census == NULL)
+    if (!is_current(reader, ticks))
         return am_undefined;
     return enif_make_uint64(reader->env,
                             lin_clock_since_ns(reader->census->opened, reader->now, ticks));
@@ -100,8 +105,8 @@ static int detail(const struct reader *reader, const struct lin_event *event, ER
     case LIN_EV_BORN:
         out[0] = enif_make_uint(env, (uint32_t)(event->a >> 32));
         out[1] = enif_make_uint(env, (uint32_t)event->a);
-        out[2] =
-            reader->census == NULL ? am_undefined : lin_mfa_term(env, reader->census, event->b);
+        out[2] = is_current(reader, event->ticks) ? lin_mfa_term(env, reader->census, event->b)
+                                                  : am_undefined;
         return 3;
     case LIN_EV_LINK:
     case LIN_EV_UNLINK:

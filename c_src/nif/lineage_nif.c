@@ -321,6 +321,9 @@ static ErlNifFunc functions[] = {
     {"timings", 0, timings_nif, DIRTY},
     {"outliers", 0, outliers_nif, 0},
     {"events", 1, events_nif, 0},
+    {"journal", 4, journal_nif, ERL_NIF_DIRTY_JOB_IO_BOUND},
+    {"journal_drop", 0, journal_drop_nif, ERL_NIF_DIRTY_JOB_IO_BOUND},
+    {"site", 1, site_nif, 0},
 };
 
 __attribute__((visibility("default")))

@@ -229,9 +229,14 @@ LIN_ENTRY(verdict_nif)
 LIN_ENTRY(recent_nif)
 LIN_ENTRY(wrapper_nif)
 LIN_ENTRY(sites_nif)
+LIN_ENTRY(site_nif)
 
 /* event.c */
 LIN_ENTRY(events_nif)
+
+/* ../driver/prepare.c */
+LIN_ENTRY(journal_nif)
+LIN_ENTRY(journal_drop_nif)
 
 /* scope.c */
 LIN_ENTRY(scope_nif)
@@ -299,6 +304,8 @@ void lin_timing_death(ErlNifEnv *env, struct lin_census *census, uint64_t pid, E
 uint64_t lin_foreign_pack(ErlNifEnv *env, ERL_NIF_TERM pid);
 /* {Node, Number} */
 ERL_NIF_TERM lin_foreign_term(ErlNifEnv *env, uint64_t packed);
+/* The atom of a node's index; 0 for one that was never given. Any thread. */
+uint64_t lin_node_at(uint32_t index);
 /* The number that term_to_binary gives a pid; false when that cannot be read. */
 bool lin_pid_number(ErlNifEnv *env, ERL_NIF_TERM pid, ERL_NIF_TERM *node, uint64_t *id,
                     uint64_t *serial);

@@ -77,6 +77,10 @@ uint64_t lin_foreign_pack(ErlNifEnv *env, ERL_NIF_TERM pid) {
     return LIN_FOREIGN_PACK(node_index(node), id | serial << 28);
 }
 
+uint64_t lin_node_at(uint32_t index) {
+    return index < NODES ? atomic_load_explicit(&nodes[index], memory_order_relaxed) : 0;
+}
+
 ERL_NIF_TERM lin_foreign_term(ErlNifEnv *env, uint64_t packed) {
     uint32_t at = LIN_FOREIGN_NODE(packed);
     ERL_NIF_TERM node =

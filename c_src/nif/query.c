@@ -470,3 +470,18 @@ ERL_NIF_TERM recent_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     }
     return lin_maintenance_end(env, census, answer);
 }
+
+/* site(Id) */
+ERL_NIF_TERM site_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
+    (void)argc;
+    unsigned id;
+    if (!enif_get_uint(env, argv[0], &id))
+        return enif_make_badarg(env);
+    struct lin_thread *self;
+    struct lin_census *census = lin_enter(&self);
+    if (census == NULL)
+        return lin_error(env, am_closed);
+    ERL_NIF_TERM answer = lin_site_term(env, census, id);
+    lin_gate_leave(self);
+    return answer;
+}

@@ -24,6 +24,7 @@
 -export([attach/0, attach/1, detach/0, yield/1]).
 -export([summary/0, pids/0, orphans/0, orphans/1, recent/1, why/1, tree/0, tree/1, sites/0]).
 -export([reconcile/1, scope/2, leaks/0, leaks/1, watch/1, unwatch/1, overhead/0]).
+-export([subscribe/1, grant/2, unsubscribe/1]).
 -export([diff/1, save/1, print/1]).
 
 -export_type([match/0, options/0, info/0, summary/0, orphans_options/0, kind/0, name/0, error/0]).
@@ -38,6 +39,7 @@
                      overhead => off | duty | {duty, Percent :: number()} | continuous,
                      target_ms => number(),
                      critical => [mfa()],
+                     journal => lineage_journal:option(),
                      max_bytes => pos_integer(),
                      for => pos_integer(),
                      max_spawn_rate => pos_integer(),
@@ -58,6 +60,7 @@
                   overhead := off | lineage_duty:mode(),
                   target_ms := number(),
                   critical := [mfa()],
+                  journal => lineage_journal:options(),
                   max_bytes := pos_integer(),
                   for => pos_integer(),
                   max_spawn_rate => pos_integer(),
@@ -91,6 +94,7 @@
                      bytes := non_neg_integer(),
                      peak_bytes := non_neg_integer(),
                      notes := [binary()],
+                     journal => lineage_journal:state(),
                      atom() => term()}.
 %% What {@link summary/0} returns; each key is explained there.
 
@@ -133,6 +137,11 @@ attach() ->
 %% <dt>`target_ms'</dt><dd>What overhead is judged by; starts that take longer are looked into. 5 by default.</dd>
 %% <dt>`critical'</dt><dd>At most 16 functions, `{Module, Function, Arity}', that return (no loop of a server), whose
 %%   calls are measured too, with the share of them that starts take.</dd>
+%% <dt>`journal'</dt><dd>A directory, or `#{dir := Dir, max_bytes => 268435456, segment_bytes => 16777216, fsync => never}':
+%%   every event is recorded there, for `priv/lineage-journal', which shows the forest as it was when the node died, also by
+%%   kill -9. `exits' is then `all'. The directory is made if need be, and holds one node's journal. Its oldest segments go
+%%   when all would pass `max_bytes'. `fsync': `never', `segment' (when one is full) or `{every, Ms}'; a killed node loses
+%%   nothing either way, a machine that loses power what was not synced.</dd>
 %% <dt>`max_bytes'</dt><dd>Bytes that the census may take, 256 MiB by default. Births beyond are counted as
 %%   `lost', and not recorded.</dd>
 %% <dt>`for'</dt><dd>Milliseconds after which Lineage detaches by itself. No default.</dd>
@@ -153,7 +162,8 @@ attach() ->
 %% to know about other tracers.
 %%
 %% Errors, by tag: `bad_options', `bad_option', `already_attached', `tracer_held', `nif_missing',
-%% `pid_layout', `enomem', `hook_failed', `not_started', `session_failed', `detached_meanwhile'.
+%% `pid_layout', `enomem', `hook_failed', `not_started', `session_failed', `detached_meanwhile'; with a journal
+%% `journal_locked', `journal_failed', `driver_missing', `pump_failed'.
 -spec attach(options()) -> {ok, info()} | error().
 attach(Options) ->
     case lineage_options:check(Options) of
@@ -197,7 +207,9 @@ yield(Other) ->
 %% `unheard_unknown': those of processes without a link, of whose monitors nothing is known.
 %% `blind_ms': milliseconds, at most, in which another tool kept births from being seen. `since' (system
 %% time, ms), `exits', `bytes' and `peak_bytes' of the census's memory, and `notes' (sentences).
-%% `taken_ms' (system time, ms) is when it was taken, for {@link diff/1}.
+%% `taken_ms' (system time, ms) is when it was taken, for {@link diff/1}. `journal', where there is one: its `dir', the
+%% `bytes' and `segments' in there, the `events' that this session wrote, those `missing' (counted gaps), and `paused': an
+%% errno while it cannot be written, else `false'.
 %% `rooted', `runtime', `hosts' and `supervisors' count the live processes of these kinds.
 -spec summary() -> summary().
 summary() ->
@@ -210,7 +222,8 @@ summary() ->
         Info = #{seeded := Seeded, seen := Seen, swept := Swept} = lineage_nif:info(),
         Counts = maps:with([live, births, seen, swept, lost, silent_failures, unheard_unknown, bytes,
                             peak_bytes], Info),
-        maps:merge(maps:merge(maps:without([own], Verdict), Counts#{unsited => maps:get(site_overflows, Info)}),
+        Journal = maps:from_list([{journal, State} || #{} = State <- [lineage_journal:state()]]),
+        maps:merge(maps:merge(maps:merge(Journal, maps:without([own], Verdict)), Counts#{unsited => maps:get(site_overflows, Info)}),
                    Shared#{taken_ms => erlang:system_time(millisecond), existing => Seeded, deaths => Seen + Swept, exits => maps:get(exits, Options)})
     catch
         %% Somebody detached while we counted.
@@ -367,6 +380,42 @@ unwatch(Watch) ->
 -spec overhead() -> lineage_overhead:overhead().
 overhead() ->
     lineage_overhead:overhead().
+
+%% @doc Has the calling process sent what happens on this node, as it happens: `{lineage_events, Port, Batch}' for each batch
+%% of events, as long as it has granted batches, and `{lineage_events, Port, closed}' when the session has ended.
+%% {@link lineage_stream} has the port and what reads from it, {@link lineage_event} what the events are.
+%%
+%% Options; an event is sent when all of the filters that are given let it pass, and gaps always are:
+%% <dl>
+%% <dt>`kinds'</dt><dd>Only events of these kinds: `birth', `link', `unlink', `exit', `swept', `name', `flags' and `guardian'.
+%%   With `exits => suspects' nothing more is known of a process that has a link than that it was `swept'.</dd>
+%% <dt>`sites'</dt><dd>Only events of processes that were spawned at one of these, at most 64, sites: each the `id' of a site in
+%%   {@link sites/0}.</dd>
+%% <dt>`scopes'</dt><dd>Only events of processes in one of these, at most 64, scopes; 0 is none.</dd>
+%% <dt>`application', `applications'</dt><dd>Only events of processes that run a module of that application, or of one of these,
+%%   or were spawned in one; of 512 modules at most.</dd>
+%% <dt>`credit'</dt><dd>How many batches it is sent before it grants more (4).</dd>
+%% <dt>`batch'</dt><dd>How many events are in a batch at most: 1 to 1,024 (1,024).</dd>
+%% <dt>`buffer'</dt><dd>How many events wait for credit at most: 1 to 65,536 (65,536), of 32 bytes each. What finds no room is
+%%   counted, and told as a gap in its place.</dd>
+%% </dl>
+%%
+%% The subscription is the calling process's, and ends with it. There are 8 at most. Errors, by tag: `bad_argument',
+%% `not_attached', `attaching', `subscribers_full', `too_many_modules', `unknown_application', `driver_missing', `pump_failed',
+%% `subscribe_failed'.
+-spec subscribe(lineage_stream:options()) -> {ok, lineage_stream:subscription()} | error().
+subscribe(Options) ->
+    lineage_stream:subscribe(Options).
+
+%% @doc Lets a subscription send so many batches more. Raises `{lineage, bad_argument}'; an error when it has been closed.
+-spec grant(lineage_stream:subscription(), pos_integer()) -> ok | error().
+grant(Subscription, Batches) ->
+    lineage_stream:grant(Subscription, Batches).
+
+%% @doc Ends a subscription, and takes what it has sent out of the caller's mailbox. `ok' also when it has ended.
+-spec unsubscribe(lineage_stream:subscription()) -> ok.
+unsubscribe(Subscription) ->
+    lineage_stream:unsubscribe(Subscription).
 
 %% @doc What is new since an earlier {@link summary/0}, or since a snapshot that {@link save/1} wrote.
 -spec diff(term()) -> term().

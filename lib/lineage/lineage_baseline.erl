@@ -42,7 +42,7 @@ rules(Options) ->
                                             {lineage_proc, run}, {lineage_session, collect},
                                             {lineage_session, init}, {lineage_leaks, init},
                                             {lineage_watcher, init}, {lineage_outliers, init},
-                                            {lineage_outliers, pulse}]],
+                                            {lineage_outliers, pulse}, {lineage_journal, init}]],
     Roots = [{{application_master, init, '_'}, root}, {{application_master, start_it, '_'}, root}],
     lists:foldl(fun rule/2, #{calls => #{}, wild => [], names => []}, Roots ++ Own ++ Rules).
 

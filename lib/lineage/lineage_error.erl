@@ -83,6 +83,34 @@ text({pump_failed, enomem}) ->
     "There is no memory for the rings that events go through (32 MiB at most): free some memory and try again.";
 text({pump_failed, Reason}) ->
     f("The stream of events could not be opened (~0tp): try again, and report this if it comes back.", [Reason]);
+text({journal_locked, Dir, Holder}) ->
+    [f("Another node records in ~ts", [Dir]), [[" (", Holder, ")"] || Holder =/= <<>>],
+     ", and a directory holds the journal of one node: give this one a directory of its own, or detach the other first."];
+text({journal_failed, Dir, dir, Errno}) ->
+    f("The journal's directory ~ts is not there and cannot be made (~ts): make it, or name one that this user may write in.",
+      [Dir, errno(Errno)]);
+text({journal_failed, Dir, lock, Errno}) ->
+    f("Nothing can be written in the journal's directory ~ts (~ts): see to its permissions and its disk, or name another one.",
+      [Dir, errno(Errno)]);
+text({journal_failed, Dir, _Memory, Errno}) ->
+    f("There is no memory for a journal in ~ts (~ts; its rings take 32 MiB at most): free some memory, or attach without it.",
+      [Dir, errno(Errno)]);
+text({journal_rings, Errno}) ->
+    f("The journal's rings lie in memory, since no file of their size can be had in /dev/shm (~ts): the last events before a "
+      "kill -9 or a crash of the VM, those of a fraction of a second, would not survive; make room in /dev/shm and attach again.",
+      [errno(Errno)]);
+text({journal_dead, Dir, Run, Node, At}) ->
+    f("An earlier run in this journal (~ts, run ~ts) ended at ~ts without detach: look at what it was doing with "
+      "priv/lineage-journal forest ~ts --run ~ts.", [Node, Run, At, Dir, Run]);
+text({journal, paused, Dir, Errno, _Missing}) ->
+    f("The journal in ~ts is paused (~ts): the node goes on, what happens meanwhile is counted as a gap, and it is tried again "
+      "each second.", [Dir, errno(Errno)]);
+text({journal, resumed, Dir, Errno, Missing}) ->
+    f("The journal in ~ts goes on, in a new segment (it was paused: ~ts); ~b events are missing in it so far.",
+      [Dir, errno(Errno), Missing]);
+text({journal_closed, Dir}) ->
+    f("Somebody has closed Lineage's port, so the journal in ~ts has ended, and nothing is recorded any more: detach and attach "
+      "again.", [Dir]);
 text(pid_layout) ->
     f("OTP ~s (erts ~s) numbers its pids in a way that this version of Lineage does not know, and it "
       "does not guess: use a newer Lineage with this OTP.",
@@ -142,6 +170,24 @@ text({fuse, max_spawn_rate, Rate, Max}) ->
     f("~b processes were born within one second and its fuse `max_spawn_rate` allows ~b", [Rate, Max]);
 text(session_crashed) ->
     "its session crashed (the log of that moment says how)";
+text({subscribers_full, Max}) ->
+    f("This node's stream has ~b subscribers, which is the most: end one with lineage:unsubscribe/1 (they end with their "
+      "processes, too), and subscribe again.", [Max]);
+text({subscribe_failed, enomem}) ->
+    "There is no memory for the subscription's buffer: give a smaller `buffer`, and subscribe again.";
+text({subscribe_failed, again}) ->
+    "The place of a subscriber that has ended could not be taken over, for a thread is still at work for it: subscribe again.";
+text({subscribe_failed, Reason}) ->
+    f("The stream of events refused the subscription (~0tp): subscribe again, and report this if it comes back.", [Reason]);
+text({not_owner, Owner}) ->
+    f("The subscription belongs to process ~0tp, and only that one is sent its events: subscribe in the process that reads "
+      "them.", [Owner]);
+text({too_many_modules, Count, Max}) ->
+    f("These applications have ~b modules, and a subscription can look for ~b: give fewer applications, or none, and look at "
+      "the events' initial_call.", [Count, Max]);
+text({unknown_application, App}) ->
+    f("No application ~0tp with modules is loaded on this node: correct its name, or call application:load(~0tp) first, and "
+      "subscribe again.", [App, App]);
 text({coexistence, single}) ->
     "Before OTP 27 a node has one tracer: dbg and recon_trace cannot trace the processes that Lineage "
     "watches, and take its hook over when they trace new ones; wrap them in lineage:yield/1.";
@@ -208,6 +254,8 @@ holder(Port) when is_port(Port) -> f("port ~0tp", [Port]);
 holder(Module) when is_atom(Module) -> f("module ~0tp", [Module]);
 holder({Module, _State}) -> f("module ~0tp", [Module]);
 holder(Other) -> f("~0tp", [Other]).
+
+errno(Errno) -> file:format_error(Errno).
 
 term(Atom) when is_atom(Atom) -> atom_to_list(Atom);
 term(Other) -> f("~0tp", [Other]).

@@ -14,6 +14,7 @@
 -export([scope/2, scoped/1]).
 -export([timing/1, timings/0, outliers/0]).
 -export([events/1]).
+-export([site/1, journal/4, journal_drop/0]).
 -on_load(init/0).
 
 -type class() :: root | runtime | host | service | supervisor | own.
@@ -282,4 +283,26 @@ outliers() ->
 %% What belongs to a census that is not open any more is `undefined'. At most 4,096 events.
 -spec events(binary()) -> [event()].
 events(_Batch) ->
+    erlang:nif_error(not_loaded).
+
+%% The site of an id; `undefined' for 0, and for one that was never given.
+-spec site(non_neg_integer()) -> site() | closed().
+site(_Id) ->
+    erlang:nif_error(not_loaded).
+
+%% Dirty. Makes a journal ready for the pump's OPEN, which names it by the ticket: the directory and its lock, the rings
+%% in a file in `RingsDir' (or in memory: then `Rings' says why), and the dead runs of the directory, ended. One at a
+%% time. `Numbers': {rings, bytes of rings at most, of a segment, of all segments, nanoseconds between syncs (0: at the end
+%% of a segment, 2^64 - 1: never), OTP release, process limit}.
+-spec journal(Dir :: binary(), RingsDir :: binary(), Node :: binary(), Numbers :: tuple()) ->
+    {ok, Ticket :: pos_integer(), Rings :: ok | atom(),
+        [{Run :: non_neg_integer(), Node :: binary(), WallNs :: non_neg_integer(), Events :: non_neg_integer(),
+            Missing :: non_neg_integer()}]}
+    | {error, {locked, Holder :: binary()} | {dir | lock | rings | memory, Errno :: atom()}}.
+journal(_Dir, _RingsDir, _Node, _Numbers) ->
+    erlang:nif_error(not_loaded).
+
+%% Dirty. Forgets a journal that was made ready and is not opened.
+-spec journal_drop() -> ok.
+journal_drop() ->
     erlang:nif_error(not_loaded).

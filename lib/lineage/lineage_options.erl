@@ -9,12 +9,12 @@
 -define(TARGET_MS, 5).
 -define(MAX_TARGET_MS, 3600000).
 -define(CRITICAL, 16).
--define(KNOWN, [exits, monitors, sites, wrappers, overhead, target_ms, critical, max_bytes, for, max_spawn_rate, progress | ?LISTS]).
+-define(KNOWN, [exits, monitors, sites, wrappers, overhead, target_ms, critical, journal, max_bytes, for, max_spawn_rate, progress | ?LISTS]).
 
 %% @doc The options with their defaults, or the cause that names the first wrong one.
 -spec check(term()) -> {ok, map()} | {error, lineage_error:cause()}.
 check(Given) when is_map(Given) ->
-    Options = maps:merge(defaults(), Given),
+    Options = maps:merge(defaults(Given), Given),
     Wrong = [Cause || {Key, Value} <- lists:sort(maps:to_list(Given)), Cause <- wrong(Key, Value)],
     case Wrong ++ together(Options) of
         [] -> {ok, maps:map(fun normal/2, Options)};
@@ -23,13 +23,20 @@ check(Given) when is_map(Given) ->
 check(Given) ->
     {error, {bad_options, Given}}.
 
-defaults() ->
-    maps:from_list([{exits, suspects}, {monitors, off}, {sites, closure}, {wrappers, []}, {max_bytes, ?MAX_BYTES},
+%% A journal without exits would say of most processes that they live for ever.
+defaults(Given) ->
+    Exits = case Given of #{journal := _} -> all; _ -> suspects end,
+    maps:from_list([{exits, Exits}, {monitors, off}, {sites, closure}, {wrappers, []}, {max_bytes, ?MAX_BYTES},
                     {overhead, off}, {target_ms, ?TARGET_MS}, {critical, []} | [{List, []} || List <- ?LISTS]]).
 
 normal(overhead, duty) -> {duty, ?PERCENT};
+normal(journal, Journal) ->
+    {ok, Options} = lineage_journal:check(Journal),
+    Options;
 normal(_Key, Value) -> Value.
 
+together(#{journal := _, exits := suspects}) ->
+    [{bad_option, exits, suspects, "all, or left out, beside journal"}];
 together(#{critical := [_ | _] = Critical, overhead := off}) ->
     [{bad_option, critical, Critical, "given together with overhead => duty, or continuous"}];
 together(_) ->
@@ -56,6 +63,11 @@ wrong(critical, V) ->
     case is_proper(V) andalso length(V) =< ?CRITICAL andalso lists:all(fun is_critical/1, V) of
         true -> [];
         false -> [{bad_option, critical, V, "a list of at most 16 elements {Module, Function, Arity}"}]
+    end;
+wrong(journal, V) ->
+    case lineage_journal:check(V) of
+        {ok, _} -> [];
+        {error, Wanted} -> [{bad_option, journal, V, Wanted}]
     end;
 wrong(max_bytes, V) when is_integer(V), V >= 4096 -> [];
 wrong(max_bytes, V) -> [{bad_option, max_bytes, V, "a number of bytes, 4096 or more"}];

@@ -4,7 +4,7 @@
 %% recorded; only then the port is gone, and says so to its owner.
 -module(lineage_pump).
 
--export([load/0, open/0, open/1, open/2, close/1, settle/0, counts/1, control/3, gone/1]).
+-export([load/0, open/0, open/1, close/1, settle/0, counts/1, control/3, gone/1, rings/0, ring_bytes/0]).
 
 -export_type([pump/0]).
 
@@ -15,7 +15,7 @@
 -define(OPEN, 1).
 -define(COUNTS, 2).
 -define(RING_BYTES, 33554432).   % of all rings together, at most
--define(MAX_RINGS, 255).
+-define(MAX_RINGS, 254).
 -define(FLUSH_MS, 10000).        % a disk that does not answer holds nobody for longer
 -define(SETTLE_MS, 10).
 
@@ -37,12 +37,8 @@ open() ->
 %% @doc A pump that records, as `Journal' says in lineage_journal's words.
 -spec open(binary()) -> {ok, pump()} | {error, lineage_error:cause()}.
 open(Journal) ->
-    open(Journal, rings()).
-
--spec open(binary(), pos_integer()) -> {ok, pump()} | {error, lineage_error:cause()}.
-open(Journal, Rings) ->
     case load() of
-        ok -> start(<<Rings:32/native, ?RING_BYTES:64/native, Journal/binary>>);
+        ok -> start(<<(rings()):32/native, (ring_bytes()):64/native, Journal/binary>>);
         Error -> Error
     end.
 
@@ -59,10 +55,16 @@ started(Pump, {error, Reason}) ->
     close(Pump),
     {error, {pump_failed, Reason}}.
 
-%% Whatever traces gets one of its own: births and exits happen on schedulers, sweeps on dirty ones.
+%% @doc How many rings: whatever traces gets one of its own; births and exits happen on schedulers, sweeps on dirty ones.
+-spec rings() -> pos_integer().
 rings() ->
     Threads = erlang:system_info(schedulers) + erlang:system_info(dirty_cpu_schedulers),
     min(Threads, ?MAX_RINGS).
+
+%% @doc What all of them take, at most.
+-spec ring_bytes() -> pos_integer().
+ring_bytes() ->
+    ?RING_BYTES.
 
 %% @doc Closes the pump, and returns when it is gone: nothing reads the census any more.
 -spec close(pump() | undefined) -> ok.

@@ -51,6 +51,7 @@ open(Name, Pid, First) ->
     Scope = #scope{id = Id, parent = 0, owner = Pid, name = text(Name), nested = false, state = open, at = now_ms(),
                    blind = lineage_session:lookup(blind_ms, [Name, Pid]), silent = silent_failures(), report = undefined},
     true = ets:insert(?TABLE, Scope),
+    lineage_journal:scope(Id, Scope#scope.name),
     %% After the row is there: who takes the trace points back looks at the rows last.
     lineage_session:requests(),
     case lineage_nif:scope(Pid, Id) of

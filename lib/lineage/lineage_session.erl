@@ -8,7 +8,7 @@
 
 -behaviour(gen_server).
 
--export([start_link/0, attach/1, detach/0, yield/1, lookup/1, lookup/2, checked/1, check/0, requests/0, stream/0]).
+-export([start_link/0, attach/1, detach/0, yield/1, lookup/1, lookup/2, checked/1, check/0, requests/0, stream/0, journal/0]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2, collect/4]).
 
 -record(st, {phase = idle :: idle | attaching | attached | yielded,
@@ -29,6 +29,7 @@
              duty :: lineage_duty:duty() | undefined,
              outliers :: pid() | undefined,         % lineage_outliers
              pump :: lineage_pump:pump() | undefined,
+             teller :: pid() | undefined,           % lineage_journal
              rates = [] :: [{integer(), non_neg_integer()}],   % {monotonic ms, births}, newest first
              checked_at = 0 :: integer(),
              fuse :: reference() | undefined,
@@ -153,6 +154,11 @@ stream() ->
     catch
         exit:{_, {gen_server, call, _}} -> {error, {not_attached, undefined}}
     end.
+
+%% @doc Who records, and where; `undefined' when nobody does.
+-spec journal() -> {lineage_pump:pump(), Dir :: binary()} | undefined.
+journal() ->
+    row(journal).
 
 %% The server
 
@@ -279,7 +285,12 @@ handle_info({'EXIT', Outliers, _}, #st{outliers = Outliers} = St) when is_pid(Ou
 handle_info({'EXIT', Pump, _}, #st{pump = Pump} = St) when is_port(Pump) ->
     %% Somebody has closed it. Whoever subscribes next opens another.
     ok = lineage_pump:gone(Pump),
-    {noreply, St#st{pump = undefined}};
+    {noreply, hear([{journal_closed, Dir} || {_, Dir} <- [row(journal)]], St#st{pump = undefined})};
+handle_info({Pump, {recorder, State, Errno, Missing}}, #st{pump = Pump} = St) ->
+    {noreply, hear([{journal, State, Dir, Errno, Missing} || {_, Dir} <- [row(journal)]], St)};
+handle_info({'EXIT', Teller, _}, #st{teller = Teller} = St) when is_pid(Teller) ->
+    %% As the sampler.
+    {noreply, St#st{teller = undefined}};
 handle_info({duty, Timer}, #st{phase = attached, duty = Duty, points = Points} = St) when Duty =/= undefined ->
     {News, Points1, Duty1} = lineage_duty:handle(Timer, Points, Duty),
     say(News),
@@ -297,8 +308,10 @@ handle_info(_Other, St) ->
 -spec terminate(term(), #st{}) -> ok.
 terminate(_Reason, #st{phase = idle}) ->
     ok;
-terminate(Reason, St) ->
-    _ = undo(lineage_error:tagged({session_failed, Reason}), undefined, St),
+terminate(Reason, #st{pump = Pump} = St) ->
+    %% The journal does not say `detached': the node stops, or something went wrong.
+    ok = lineage_pump:close(Pump),
+    _ = undo(lineage_error:tagged({session_failed, Reason}), undefined, St#st{pump = undefined}),
     ok.
 
 %% Attaching
@@ -329,18 +342,49 @@ open_census(#{exits := Exits, max_bytes := Bytes} = Options) ->
             Rules = lineage_baseline:rules(Options),
             ok = lineage_baseline:apply_rules(Rules),
             Hook = lineage_hook:new(Session),
-            {Points, Warnings} = arm_points(Hook, Options),
-            case lineage_hook:arm(Hook) of
-                {ok, Armed} ->
-                    {ok, #st{session = Session, hook = Armed, points = Points, rules = Rules, warnings = Warnings}};
-                {error, Cause} ->
-                    lineage_points:destroy(Points),
-                    lineage_nif:close(),
-                    {error, Cause}
-            end;
+            opened(Session, Rules, Hook, Options);
         {error, enomem} -> {error, {enomem, Bytes}};
         {error, Reason} -> {error, Reason}
     end.
+
+%% The journal before the hook: it is to have each birth.
+opened(Session, Rules, Hook, Options) ->
+    case open_journal(Options) of
+        {ok, Pump, News} ->
+            {Points, Warnings} = arm_points(Hook, Options),
+            case lineage_hook:arm(Hook) of
+                {ok, Armed} ->
+                    {ok, #st{session = Session, hook = Armed, points = Points, rules = Rules, pump = Pump,
+                             warnings = Warnings ++ News}};
+                {error, Cause} ->
+                    lineage_points:destroy(Points),
+                    close_journal(Pump),
+                    lineage_nif:close(),
+                    {error, Cause}
+            end;
+        {error, Cause} ->
+            lineage_nif:close(),
+            {error, Cause}
+    end.
+
+open_journal(#{journal := #{dir := Dir} = Journal}) ->
+    case lineage_journal:open(Journal) of
+        {ok, Pump, News} ->
+            rows([{journal, {Pump, Dir}}]),
+            {ok, Pump, News};
+        Error ->
+            Error
+    end;
+open_journal(_Options) ->
+    {ok, undefined, []}.
+
+close_journal(Pump) ->
+    case row(journal) of
+        {Pump, _Dir} -> lineage_journal:detached(Pump);
+        _ -> ok
+    end,
+    ets:delete(?TABLE, journal),
+    ok = lineage_pump:close(Pump).
 
 nif() ->
     case code:ensure_loaded(lineage_nif) of
@@ -410,10 +454,18 @@ attached(Result, #st{options = Options, hook = Hook, started = Started, caller =
 
 sample(#st{sampler = undefined} = St) ->
     case lineage_leaks:start_link() of
-        {ok, Sampler} -> St#st{sampler = Sampler};
-        _ -> St
+        {ok, Sampler} -> teller(St#st{sampler = Sampler});
+        _ -> teller(St)
     end;
 sample(St) ->
+    teller(St).
+
+teller(#st{teller = undefined, pump = Pump, options = #{journal := _}} = St) when is_port(Pump) ->
+    case lineage_journal:start_link(Pump) of
+        {ok, Teller} -> St#st{teller = Teller};
+        _ -> St
+    end;
+teller(St) ->
     St.
 
 %% Windows, while the hook is ours.
@@ -478,7 +530,7 @@ disarm_requests(#st{points = Points} = St) ->
 described(#st{session = Session, options = Options, result = Result}, Since, Took, Notes) ->
     #{seeded := Seeded, flagged := Flagged, held := Held, big := Big, unresolved := Unresolved} = Result,
     maps:merge(
-      maps:with([exits, monitors, sites, wrappers, overhead, target_ms, critical, max_bytes, for, max_spawn_rate], Options),
+      maps:with([exits, monitors, sites, wrappers, overhead, target_ms, critical, journal, max_bytes, for, max_spawn_rate], Options),
       #{session => Session, release => list_to_integer(erlang:system_info(otp_release)),
         tracing => lineage_hook:api(), existing => Seeded, flagged => Flagged,
         tracers => [tracer(H) || H <- maps:keys(Held)], sampled => Big, unresolved => Unresolved,
@@ -517,18 +569,18 @@ blow(Cause, St) ->
 
 %% From any phase to idle, leaving nothing behind. `Reply' is for a caller who still waits for attach.
 undo(Reply, Ended, #st{hook = Hook, collector = Collector, caller = Alias, yields = Yields, sampler = Sampler,
-                       outliers = Outliers, pump = Pump} = St) ->
+                       outliers = Outliers, pump = Pump, teller = Teller} = St) ->
     stop(Collector),
     lineage_hook:disarm(Hook),
     #st{points = Points} = unmeasured(St),
     lineage_points:destroy(Points),
     Phase = row(phase),
     rows([{phase, idle}, {ended, Ended}, {requests, false}]),
-    [stop(Helper) || Helper <- [Sampler, Outliers]],
+    [stop(Helper) || Helper <- [Sampler, Outliers, Teller]],
     lineage_scope:clear(),
     lineage_walk:apart(fun() -> lineage_baseline:unflag(Hook, flagged_pids(Phase), #{}) end),
     lineage_hook:destroy(Hook),
-    ok = lineage_pump:close(Pump),   % it reads the census
+    close_journal(Pump),   % it reads the census
     lineage_nif:close(),
     [demonitor(Yield, [flush]) || Yield <- Yields],
     atomics:put(attached(), 1, 0),
@@ -644,6 +696,14 @@ tell(Watch, St) ->
     rows([{blind_ms, Ms}, {blind_from, From}]),
     say(News),
     St#st{watch = lineage_watch:forget(Watch)}.
+
+%% Also while the notes of this session are still to be written.
+hear(Causes, #st{phase = attaching, warnings = Warnings} = St) ->
+    [logger:notice("~ts", [lineage_error:sentence(Cause)]) || Cause <- Causes],
+    St#st{warnings = Warnings ++ Causes};
+hear(Causes, St) ->
+    say(Causes),
+    St.
 
 say([]) ->
     ok;

@@ -327,6 +327,41 @@ Test(stream, a_gap_at_the_end_is_told_when_all_is_taken) {
     cr_assert_eq(lin_stream_take(stream, number, out, 2), 0);
 }
 
+Test(stream, the_halves_of_a_birth_go_together) {
+    struct lin_filter first = {.kinds = 1u << LIN_EV_BIRTH};
+    uint32_t both = subscribe(NULL, 100), only = subscribe(&first, 100);
+    birth(5);
+    birth(6);
+    cr_assert_eq(lin_stream_pump(stream, 3), 3);
+    cr_assert_eq(lin_stream_waiting(stream, both, 100), 2);
+    cr_assert_eq(lin_stream_take(stream, both, out, 100), 2);
+    cr_assert_eq(lin_stream_waiting(stream, both, 100), 0);
+    cr_assert_eq(lin_stream_take(stream, both, out, 100), 0);
+    cr_assert_eq(lin_stream_take(stream, only, out, 100), 2);
+    lin_stream_pump(stream, 3);
+    birth(7);
+    lin_stream_pump(stream, 3);
+    cr_assert_eq(lin_stream_take(stream, both, out, 3), 2);
+    cr_assert_eq(out[1].kind, LIN_EV_BORN);
+    cr_assert_eq(lin_stream_take(stream, both, out, 1), 1);
+    cr_assert_eq(out[0].kind, LIN_EV_BIRTH);
+    cr_assert_eq(lin_stream_take(stream, both, out, 1), 1);
+    /* Nothing comes any more. */
+    birth(8);
+    lin_stream_pump(stream, 1);
+    lin_stream_stop(stream);
+    cr_assert_eq(lin_stream_take(stream, both, out, 100), 1);
+}
+
+/* The other half is in the gap. */
+Test(stream, a_birth_comes_alone_when_its_other_half_is_missing) {
+    uint32_t number = subscribe(NULL, 1);
+    birth(5);
+    cr_assert_eq(pump_and_take(number), 2);
+    cr_assert_eq(out[0].kind, LIN_EV_BIRTH);
+    cr_assert_eq(out[1].kind, LIN_EV_GAP);
+}
+
 Test(stream, a_buffer_of_one_loses_no_count) {
     struct lin_filter names = {.kinds = 1u << LIN_EV_NAME};
     uint32_t number = subscribe(&names, 1), events = 0, n;
@@ -436,9 +471,9 @@ Test(stream, the_pump_stops_at_its_maximum) {
     uint32_t number = subscribe(NULL, 1000);
     for (uint64_t i = 0; i < 50; i++)
         birth(10 + i);
-    cr_assert_eq(lin_stream_pump(stream, 7), 7);
-    cr_assert_eq(lin_stream_take(stream, number, out, 1000), 7);
-    cr_assert_eq(lin_stream_pump(stream, 1000), 93);
+    cr_assert_eq(lin_stream_pump(stream, 8), 8);
+    cr_assert_eq(lin_stream_take(stream, number, out, 1000), 8);
+    cr_assert_eq(lin_stream_pump(stream, 1000), 92);
 }
 
 static void write_at(uint32_t ring, uint64_t ticks, uint8_t mask) {
