@@ -2,7 +2,7 @@
 # Runs stages of the tests one after another, all of them also after one has failed, and closes with
 # the runners' own last lines and one line that sums them up.
 #
-#   run.sh STAGE...      of: build c stress erl ex mutants foundation mabeam dialyzer lint cross asan bench
+#   run.sh STAGE...      of: build c stress fuzz erl ex mutants foundation mabeam dialyzer lint cross asan bench
 #
 # A stage's output is shown, and kept in _build/log/STAGE.log. A stage whose runner counts tests (c,
 # erl, ex, foundation, mabeam, asan) adds those; each of the others is one check, passed or failed.
@@ -37,6 +37,11 @@ stage_c() {
 
 stage_stress() {
     make --no-print-directory -C test/c run-stress
+}
+
+# Any bytes as a journal: a minute; make soak gives it an hour.
+stage_fuzz() {
+    make --no-print-directory -C test/c run-fuzz SECONDS="${LINEAGE_FUZZ_SECONDS:-60}"
 }
 
 # EUnit finds M_tests by the module M of the application: a name without its module would never run.
@@ -229,7 +234,7 @@ echo "Stages: $*; $((SECONDS / 60)) min $((SECONDS % 60)) s."
 echo "Long checks, as a part of make soak: storms $storm of 1000000 births a worker," \
     "$cycles of 1000 attach/detach cycles; 300 of 10000 kills and 2 of 20 partitions of the reference node;" \
     "2 of 20 seeds of the user's suite that leaks, 2 of 5 mutants of the attribution;" \
-    "benchmarks for the form of their output only."
+    "the journal's reader fuzzed for a minute of an hour; benchmarks for the form of their output only."
 printf '%s\n' "${closing[@]}"
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]
