@@ -79,7 +79,8 @@ calls_of(Pids) ->
      {trace, [element(1, Event), Session, Pid, element(2, Event), opts(Pids)]},
      {wrapper, [pick([m, proc_lib, 1]), pick(['_', f])]}, {sites, []},
      {scope, [Pid, pick([0, 1, 1 bsl 40])]}, {scoped, [[1, 2]]}, {population, [pick([0, 1000]), 0, pick([0, 10])]},
-     {timing, [pick([on, drain, off])]}, {timing, [on]}, {timings, []}, {outliers, []}].
+     {timing, [pick([on, drain, off])]}, {timing, [on]}, {timings, []}, {outliers, []},
+     {events, [pick([<<>>, <<0:256>>, rand:bytes(32), rand:bytes(33), binary:copy(<<1>>, 32 * 4096)])]}].
 
 %% What trace points of supervision tell, in any order and of anyone.
 supervision(Pids) ->

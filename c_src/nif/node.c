@@ -83,7 +83,8 @@ uint64_t lin_node_at(uint32_t index) {
 
 ERL_NIF_TERM lin_foreign_term(ErlNifEnv *env, uint64_t packed) {
     uint32_t at = LIN_FOREIGN_NODE(packed);
-    ERL_NIF_TERM node =
-        at < NODES ? atomic_load_explicit(&nodes[at], memory_order_relaxed) : am_unknown;
-    return enif_make_tuple2(env, node, enif_make_uint64(env, LIN_FOREIGN_NUMBER(packed)));
+    /* 0: an index that was never given; a batch of events may say anything. */
+    ERL_NIF_TERM node = at < NODES ? atomic_load_explicit(&nodes[at], memory_order_relaxed) : 0;
+    return enif_make_tuple2(env, node == 0 ? am_unknown : node,
+                            enif_make_uint64(env, LIN_FOREIGN_NUMBER(packed)));
 }
