@@ -192,6 +192,13 @@ closing_lines() {
         END { if (exunit != "") told("ExUnit", exunit_ok, exunit_bad, exunit) }'
 }
 
+# Names, from a log, the tests that failed, each with the first line of why.
+failures() {
+    sed -e "s/$esc\[[0-9;]*m//g" "$1" | awk '
+        /==> .*: FAILED/ || /^ +[0-9]+\) test / || /\*failed\*/ || /^\[FAIL\]/ { print "  " $0; why = 2; next }
+        why > 0 && NF > 0 && !/==> *$/ && !/: OK$/ { print "      " $0; why-- }' | cut -c1-200 | head -n 60
+}
+
 for stage in "$@"; do
     started=$SECONDS
     echo "== $stage"
@@ -220,6 +227,7 @@ for stage in "$@"; do
     esac
     passed=$((passed + stage_passed))
     failed=$((failed + stage_failed))
+    [ "$stage_failed" = 0 ] || mapfile -t -O "${#closing[@]}" closing < <(failures "$logs/$stage.log")
     # Without a build there is nothing to test.
     [ "$stage" = build ] && [ $status != 0 ] && break
 done
