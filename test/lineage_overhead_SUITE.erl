@@ -403,9 +403,6 @@ all_told(Expected, Try, Left, Tries) when Tries > 0 ->
 
 is_void(unexplained, _Outlier) ->
     false;
-is_void(init, #{cause := {long_schedule, Child}, child := Child}) ->
-    %% The machine took the scheduler away while the child ran: more than half of its init in pieces of 2 ms and longer.
-    true;
 is_void(Expected, #{cause := Cause, latency_us := Latency, stalled_us := Stalled}) ->
     %% What holds a scheduler is a stall too: it may be missed, and not be called anything else.
     Stalled > Latency / 3 andalso (Expected =:= init orelse Expected =:= queue orelse Cause =:= unexplained).
