@@ -129,7 +129,7 @@ static ErlDrvSSizeT control(ErlDrvData port, unsigned op, char *data, ErlDrvSize
     ErlDrvBinary *binary = driver_alloc_binary(reply.len + 1);
     if (binary == NULL)
         return -1; /* badarg */
-    binary->orig_bytes[0] = result != 0;
+    binary->orig_bytes[0] = (char)(result != 0);
     memcpy(binary->orig_bytes + 1, reply.bytes, reply.len);
     *out = (char *)binary;
     return (ErlDrvSSizeT)(reply.len + 1);

@@ -138,7 +138,8 @@ static int read_filter(const char *data, size_t len, struct wish *wish, struct l
         wish->batch > LIN_BATCH_EVENTS || wish->sites > LIN_FILTER_SITES ||
         wish->scopes > LIN_FILTER_SCOPES || wish->modules > LIN_FILTER_MODULES)
         return -EINVAL;
-    size_t at = sizeof *wish, sites = wish->sites * 4, scopes = wish->scopes * 4;
+    size_t at = sizeof *wish, sites = wish->sites * sizeof filter->sites[0],
+           scopes = wish->scopes * sizeof filter->scopes[0];
     if (len - at < sites + scopes)
         return -EINVAL;
     filter->kinds = wish->kinds;
