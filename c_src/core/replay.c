@@ -47,7 +47,7 @@ struct lin_replay {
 };
 
 static void *list_add(struct lin_replay *replay, struct list *list, size_t size) {
-    if (list->count == list->room) {
+    if (list->data == NULL || list->count == list->room) {
         size_t room = list->room == 0 ? 256 : 2 * list->room;
         void *more = realloc(list->data, room * size);
         if (more == NULL) {

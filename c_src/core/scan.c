@@ -81,6 +81,7 @@ static ssize_t read_fully(int fd, void *to, size_t bytes, off_t at) {
 
 static int open_regular(const char *path, size_t *bytes) {
     struct stat st;
+    *bytes = 0;
     int fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0)
         return -errno;
