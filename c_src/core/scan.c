@@ -198,6 +198,9 @@ uint64_t lin_os_start(uint32_t os_pid) {
     text[got] = 0;
     /* The name, field 2, may hold anything: what follows its last parenthesis is field 3. */
     char *at = strrchr(text, ')');
+    /* One that is dead, and only waits for its parent to hear of it, has done its last. */
+    if (at != NULL && (strncmp(at, ") Z", 3) == 0 || strncmp(at, ") X", 3) == 0))
+        return 0;
     for (int field = 2; at != NULL && field < 22; field++)
         at = strchr(at + 1, ' ');
     return at == NULL ? 0 : strtoull(at, NULL, 10);
