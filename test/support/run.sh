@@ -99,9 +99,10 @@ stage_lint() {
     local erts
     erts=$(dirname "$(find -H /usr/lib/erlang/usr/include ${ERTS_INCLUDE_DIR:+"$ERTS_INCLUDE_DIR"} \
         -name erl_nif.h 2>/dev/null | tail -n 1)")
-    # What it says of the warnings that it left out is dropped.
-    clang-tidy --quiet $(find c_src -name '*.c') -- -std=c11 -D_GNU_SOURCE= -Ic_src/core -Ic_src/nif \
-        -isystem "$erts" 2> >(grep -v ' generated\.$' >&2) || status=1
+    # A process for each file: clang-tidy 14 takes what it has seen of va_list from one to the next. What
+    # it says of the warnings that it left out is dropped.
+    find c_src -name '*.c' | xargs -P "$(nproc)" -I{} clang-tidy --quiet {} -- -std=c11 -D_GNU_SOURCE= \
+        -Ic_src/core -Ic_src/nif -isystem "$erts" 2> >(grep -v ' generated\.$' >&2) || status=1
     for script in .ci/run $(find test bench -name '*.sh' -not -path '*/_build/*'); do
         bash -n "$script" || status=1
     done
