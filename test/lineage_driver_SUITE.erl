@@ -204,6 +204,10 @@ run_reloads(Count) ->
     Storm = storm(2),
     [reload(I) || I <- lists:seq(1, Count)],
     stop(Storm),
+    %% The last may have left its census open, which keeps its library.
+    {module, lineage_nif} = code:ensure_loaded(lineage_nif),
+    ok = lineage_nif:close(),
+    unload(),
     settle(Before, 200).
 
 reload(I) ->
