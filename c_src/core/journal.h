@@ -108,7 +108,7 @@ struct lin_block_entry { /* as struct lin_entry has it, with the number of its l
     uint16_t no, unused;
 };
 
-/* One or more of these in a row are a census: `first` to `of`. */
+/* One or more of these are a census, from `first` 0 to `last`; events may stand between them. */
 struct lin_block_census {
     uint32_t first, count; /* entries told before, and here */
     uint32_t last;         /* 1: the census is complete */

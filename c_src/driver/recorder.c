@@ -128,6 +128,44 @@ static int say(struct lin_recorder *recorder) {
     return lin_tables_say(recorder->tables, &recorder->segment, commit, recorder);
 }
 
+/* A GAP at the place of the last event that was dropped, for all that were. */
+static int tell_dropped(struct lin_recorder *recorder, uint32_t n, uint64_t ticks) {
+    struct lin_event gap = {
+        .ticks = ticks, .a = recorder->ring[n].untold, .b = n, .kind = LIN_EV_GAP};
+    if (gap.a == 0 || recorder->ring[n].telling)
+        return 0;
+    while (!lin_put_events(&recorder->segment, n, recorder->ring[n].read - 1, &gap, 1)) {
+        int result = commit(recorder);
+        if (result != 0)
+            return result;
+    }
+    recorder->ring[n].telling = true;
+    return 0;
+}
+
+/* What the events name, then they. `*count` were read. */
+static int take(struct lin_recorder *recorder, uint32_t n, uint32_t *count) {
+    struct lin_thread *self;
+    const struct lin_event *events;
+    uint64_t position = recorder->ring[n].read;
+    *count = lin_stream_read(recorder->source->stream, n, &position, LIN_EVENTS_MAX, &events);
+    if (*count == 0)
+        return 0;
+    struct lin_census *census = enter(recorder, &self);
+    if (census != NULL) {
+        lin_tables_need_events(recorder->tables, census, events, *count);
+        lin_gate_leave(self);
+    }
+    int result = tell_dropped(recorder, n, events->ticks);
+    if (result == 0)
+        result = say(recorder);
+    while (result == 0 && !lin_put_events(&recorder->segment, n, position, events, *count))
+        result = commit(recorder);
+    if (result == 0)
+        recorder->ring[n].read = position + *count;
+    return result;
+}
+
 /* A walk over the census, a slice at a time, from record `number` on. */
 struct walk {
     uint32_t number;
@@ -207,6 +245,19 @@ static bool put_census(struct lin_recorder *recorder, const struct walk *walk, u
     return true;
 }
 
+/* Rings that fill while a large census is written do not wait for its end. */
+static int take_much(struct lin_recorder *recorder) {
+    int result = 0;
+    for (uint32_t n = 0; n < recorder->count && result == 0; n++) {
+        const struct lin_ring *ring = lin_ring_at(recorder->source->rings, n);
+        uint64_t head = atomic_load_explicit(&ring->head, memory_order_relaxed);
+        uint32_t count;
+        if (head - recorder->ring[n].read >= recorder->mark / 2)
+            result = take(recorder, n, &count);
+    }
+    return result;
+}
+
 /*
  * The census, once what its entries name is said. Its positions are the writer's own, so that no
  * segment before this one is needed, and nobody is in the middle of an event that is older.
@@ -228,6 +279,8 @@ static int walk_census(struct lin_recorder *recorder, struct walk *walk) {
         while (result == 0 && !put_census(recorder, walk, told, position))
             result = commit(recorder);
         told += walk->count;
+        if (result == 0)
+            result = take_much(recorder);
     }
     return result;
 }
@@ -249,6 +302,8 @@ static void say_again(struct lin_told *told) {
 
 static int begin(struct lin_recorder *recorder) {
     struct lin_segment *segment = &recorder->segment;
+    if (recorder->error == ENOSPC && !lin_segment_has_space(segment))
+        return -ENOSPC;
     int result = lin_segment_begin(segment);
     if (result != 0)
         return result;
@@ -265,44 +320,6 @@ static int begin(struct lin_recorder *recorder) {
     segment->head = segment->bytes;
     recorder->fresh = true;
     return 0;
-}
-
-/* A GAP at the place of the last event that was dropped, for all that were. */
-static int tell_dropped(struct lin_recorder *recorder, uint32_t n, uint64_t ticks) {
-    struct lin_event gap = {
-        .ticks = ticks, .a = recorder->ring[n].untold, .b = n, .kind = LIN_EV_GAP};
-    if (gap.a == 0 || recorder->ring[n].telling)
-        return 0;
-    while (!lin_put_events(&recorder->segment, n, recorder->ring[n].read - 1, &gap, 1)) {
-        int result = commit(recorder);
-        if (result != 0)
-            return result;
-    }
-    recorder->ring[n].telling = true;
-    return 0;
-}
-
-/* What the events name, then they. `*count` were read. */
-static int take(struct lin_recorder *recorder, uint32_t n, uint32_t *count) {
-    struct lin_thread *self;
-    const struct lin_event *events;
-    uint64_t position = recorder->ring[n].read;
-    *count = lin_stream_read(recorder->source->stream, n, &position, LIN_EVENTS_MAX, &events);
-    if (*count == 0)
-        return 0;
-    struct lin_census *census = enter(recorder, &self);
-    if (census != NULL) {
-        lin_tables_need_events(recorder->tables, census, events, *count);
-        lin_gate_leave(self);
-    }
-    int result = tell_dropped(recorder, n, events->ticks);
-    if (result == 0)
-        result = say(recorder);
-    while (result == 0 && !lin_put_events(&recorder->segment, n, position, events, *count))
-        result = commit(recorder);
-    if (result == 0)
-        recorder->ring[n].read = position + *count;
-    return result;
 }
 
 /* Segments are changed between passes. */

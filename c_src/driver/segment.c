@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 /*
@@ -122,6 +123,12 @@ int lin_segment_write(struct lin_segment *segment) {
         segment->others + segment->bytes > segment->max_bytes)
         make_room(segment, segment->bytes);
     return result;
+}
+
+bool lin_segment_has_space(const struct lin_segment *segment) {
+    struct statvfs disk;
+    return statvfs(segment->dir, &disk) != 0 ||
+           (uint64_t)disk.f_bavail * disk.f_frsize >= segment->segment_bytes / 2;
 }
 
 /* A new file is in its directory only when that is on disk, too. */

@@ -74,6 +74,8 @@ wrong(fsync, _) -> ["a map whose fsync, if given, is never, segment or {every, M
 wrong(_Key, _) -> ["a map of dir, max_bytes, segment_bytes and fsync"].
 
 %% An absolute path: the node may change its directory.
+name(Dir) when is_atom(Dir) ->
+    undefined;
 name(Dir) ->
     try unicode:characters_to_binary(filename:absname(filename:flatten(Dir)), unicode, file:native_name_encoding()) of
         Name when is_binary(Name), Dir =/= [], Dir =/= <<>> ->

@@ -17,6 +17,7 @@
 -define(RING_BYTES, 33554432).   % of all rings together, at most
 -define(MAX_RINGS, 254).
 -define(FLUSH_MS, 10000).        % a disk that does not answer holds nobody for longer
+-define(KILL_MS, 500).
 -define(SETTLE_MS, 10).
 
 %% @doc Loads the driver, which is in the NIF's file. Who calls keeps it loaded for as long as it lives, and after that its ports
@@ -81,7 +82,7 @@ gone(Pump) ->
         {Pump, flushed} -> ok
     after ?FLUSH_MS ->
         exit(Pump, kill),
-        receive {Pump, flushed} -> ok after ?FLUSH_MS -> ok end
+        receive {Pump, flushed} -> ok after ?KILL_MS -> ok end
     end,
     receive {'EXIT', Pump, _} -> ok after 0 -> ok end.
 
