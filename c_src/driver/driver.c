@@ -48,6 +48,7 @@ static int init(void) {
 }
 
 static void finish(void) {
+    lin_writer_stop();
     erl_drv_mutex_destroy(lin_hub.lock);
     lin_hub.lock = NULL;
     lin_library_close();
@@ -83,11 +84,6 @@ static void ready_input(ErlDrvData port, ErlDrvEvent event) {
     (void)event;
     if (class_of(port)->ready_input != NULL)
         class_of(port)->ready_input(port);
-}
-
-static void ready_async(ErlDrvData port, ErlDrvThreadData job) {
-    if (class_of(port)->ready_async != NULL)
-        class_of(port)->ready_async(port, job);
 }
 
 /* The eventfd: no thread waits for it any more. */
@@ -145,7 +141,6 @@ static ErlDrvEntry entry = {
     .finish = finish,
     .control = control,
     .timeout = timeout,
-    .ready_async = ready_async,
     .flush = flush,
     .extended_marker = (int)ERL_DRV_EXTENDED_MARKER,
     .major_version = ERL_DRV_EXTENDED_MAJOR_VERSION,

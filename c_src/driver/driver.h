@@ -71,7 +71,6 @@ void lin_reply_add(struct lin_reply *reply, const void *bytes, size_t len);
 struct lin_port_class {
     int (*control)(void *port, unsigned op, const char *data, size_t len, struct lin_reply *reply);
     void (*ready_input)(void *port);
-    void (*ready_async)(void *port, void *job);
     void (*timeout)(void *port);
     void (*flush)(void *port);
     void (*stop)(void *port);
@@ -95,6 +94,7 @@ struct lin_recorder_options {
     ErlDrvPort port;      /* the pump's */
     ErlDrvTermData term;  /* of the port */
     ErlDrvTermData owner; /* who is told of errors */
+    int wake_fd;          /* the pump's eventfd, which wakes it when a job is done */
     const char *journal;  /* as OPEN had it: lineage_journal's and recorder.c's own business */
     size_t journal_len;
     uint32_t count, capacity; /* of the rings that it makes */
@@ -110,14 +110,17 @@ void lin_recorder_start(struct lin_recorder *recorder, struct lin_source *source
 /* After each pump. In how many ms it wants to be called again at the latest; 0: when events come.
  */
 uint32_t lin_recorder_turn(struct lin_recorder *recorder);
-void lin_recorder_ready(struct lin_recorder *recorder, void *job);
+/* Before each turn, and finish: a job may be done. */
+void lin_recorder_ready(struct lin_recorder *recorder);
 /* The operations 10 to 19. 0 or a negative errno, which becomes the answer. */
 int lin_recorder_control(struct lin_recorder *recorder, unsigned op, const char *data, size_t len,
                          struct lin_reply *reply);
 /* The port flushes, and the tap is off: writes what is left. False: not done, it is called again
  * after ready, or after turn's ms. */
 bool lin_recorder_finish(struct lin_recorder *recorder);
-/* The port is gone, without finish when it was killed. Accepts NULL. */
+/* The port is about to go, without finish when it was killed. Accepts NULL. */
 void lin_recorder_close(struct lin_recorder *recorder);
+/* The driver is about to be unloaded: the thread that writes ends. */
+void lin_writer_stop(void);
 
 #endif

@@ -50,6 +50,8 @@ void lin_recorder_free(struct lin_recorder *recorder) {
     free_told(&recorder->scopes);
     if (recorder->lock != NULL)
         erl_drv_mutex_destroy(recorder->lock);
+    if (recorder->wake_fd >= 0)
+        close(recorder->wake_fd);
     if (recorder->lock_fd >= 0)
         close(recorder->lock_fd);
     enif_free(recorder);
@@ -88,7 +90,7 @@ static struct lin_recorder *create(void) {
     if (recorder == NULL)
         return NULL;
     memset(recorder, 0, sizeof *recorder);
-    recorder->lock_fd = recorder->segment.fd = -1;
+    recorder->lock_fd = recorder->wake_fd = recorder->segment.fd = -1;
     recorder->segment.batch = enif_alloc(LIN_BATCH_BYTES);
     recorder->tables = lin_tables_create();
     recorder->lock = erl_drv_mutex_create("lineage_recorder");

@@ -61,6 +61,7 @@ static int fill_source(struct pump *pump, struct lin_source *source, const struc
     struct lin_recorder_options options = {.port = pump->port,
                                            .term = pump->term,
                                            .owner = pump->owner,
+                                           .wake_fd = pump->fd,
                                            .journal = journal,
                                            .journal_len = journal_len,
                                            .count = count,
@@ -175,6 +176,8 @@ static bool finish(struct pump *pump) {
 static void step(struct pump *pump) {
     if (pump->source == NULL)
         return;
+    if (pump->recorder != NULL)
+        lin_recorder_ready(pump->recorder);
     if (!pump->flushing) {
         turn(pump);
     } else if (finish(pump)) {
@@ -229,13 +232,6 @@ static void ready_input(void *port) {
     step(pump);
 }
 
-static void ready_async(void *port, void *job) {
-    struct pump *pump = port;
-    if (pump->recorder != NULL)
-        lin_recorder_ready(pump->recorder, job);
-    step(pump);
-}
-
 static void timeout(void *port) { step(port); }
 
 /*
@@ -272,7 +268,6 @@ static void stop(void *port) {
 
 static const struct lin_port_class class = {.control = control,
                                             .ready_input = ready_input,
-                                            .ready_async = ready_async,
                                             .timeout = timeout,
                                             .flush = flush,
                                             .stop = stop};

@@ -1,11 +1,12 @@
 #include "recorder.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
 
 /*
- * What the pump calls, and the job that it starts: when a ring has filled to its mark, or a while
+ * What the pump calls, and the job that it has run: when a ring has filled to its mark, or a while
  * after something came. The job reads the rings as long as there is much in them.
  */
 
@@ -40,6 +41,11 @@ int lin_recorder_open(const struct lin_recorder_options *options, struct lin_sou
     recorder->port = options->port;
     recorder->term = options->term;
     recorder->owner = options->owner;
+    recorder->wake_fd = fcntl(options->wake_fd, F_DUPFD_CLOEXEC, 0);
+    if (recorder->wake_fd < 0) {
+        lin_recorder_forget(recorder);
+        return -EMFILE;
+    }
     recorder->count = options->count;
     recorder->mark = options->capacity / 4;
     source->rings = recorder->rings;
@@ -394,8 +400,7 @@ static void note_stats(struct lin_recorder *recorder) {
     erl_drv_mutex_unlock(recorder->lock);
 }
 
-static void job(void *arg) {
-    struct lin_recorder *recorder = arg;
+void lin_recorder_job(struct lin_recorder *recorder) {
     uint32_t took, passes = 0;
     int result;
     do
@@ -414,17 +419,11 @@ static void job(void *arg) {
     note_stats(recorder);
 }
 
-/* The port is gone, and so is the pump. */
-static void job_lost(void *arg) {
-    struct lin_recorder *recorder = arg;
-    lin_source_drop(recorder->source);
-    lin_recorder_free(recorder);
-}
-
 static void start_job(struct lin_recorder *recorder) {
     recorder->running = true;
+    atomic_store_explicit(&recorder->done, false, memory_order_relaxed);
     lin_source_hold(recorder->source);
-    if (driver_async(recorder->port, NULL, job, recorder, job_lost) >= 0)
+    if (lin_writer_run(recorder))
         return;
     lin_source_drop(recorder->source);
     recorder->running = false;
@@ -510,8 +509,10 @@ static void tell_owner(struct lin_recorder *recorder) {
     recorder->told_error = error;
 }
 
-void lin_recorder_ready(struct lin_recorder *recorder, void *arg) {
-    (void)arg;
+void lin_recorder_ready(struct lin_recorder *recorder) {
+    /* acquire: pairs with the release in writer.c. */
+    if (!recorder->running || !atomic_load_explicit(&recorder->done, memory_order_acquire))
+        return;
     recorder->running = false;
     recorder->due_ns = lin_clock_ns() + EVERY_NS;
     lin_source_drop(recorder->source);
@@ -535,10 +536,17 @@ bool lin_recorder_finish(struct lin_recorder *recorder) {
 void lin_recorder_close(struct lin_recorder *recorder) {
     if (recorder == NULL)
         return;
-    if (!recorder->started)
+    if (!recorder->started) {
         lin_recorder_forget(recorder);
-    else if (!recorder->running)
+        return;
+    }
+    lin_recorder_ready(recorder);
+    if (recorder->running) {
+        lin_writer_abandon(recorder);
+    } else {
+        lin_writer_settle();
         lin_recorder_free(recorder);
+    }
 }
 
 static void keep(struct lin_told *told, struct lin_telling *telling) {

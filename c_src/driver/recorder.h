@@ -15,8 +15,9 @@
  * fails, the rings' older events are dropped and counted, so that subscribers lose nothing; it is
  * tried again each second, in a new segment, that begins with a census.
  *
- * Threads: one job at a time, in a thread of the driver's async pool; what it has is its own until
- * `ready`. What Erlang tells (places, scopes) and what it asks lies under `lock`. No lock is held,
+ * Threads: one job at a time, in a thread of ours (writer.c): a disk that hangs would keep the VM's
+ * async pool from all others, its own output too. What a job has is its own until it is done. What
+ * Erlang tells (places, scopes) and what it asks lies under `lock`. No lock is held,
  * and no census entered, while a file is written. Ownership: a recorder is freed when neither the
  * pump nor a job has it. Units: bytes, events, nanoseconds; 0 or a negative errno.
  */
@@ -110,9 +111,13 @@ struct lin_stats {
 };
 
 struct lin_recorder {
+    /* The job is over. Writer: writer.c (release, what it has written is there); reader: the pump.
+     */
+    _Atomic bool done;
     /* Set by prepare, open and start, then constant. */
     ErlDrvPort port;
     ErlDrvTermData term, owner;
+    int wake_fd;               /* of our own, for the pump's eventfd; -1: none */
     struct lin_source *source; /* a job holds it */
     uint32_t session;          /* of the census whose ids are in the events; 0: none was open */
     int lock_fd;
@@ -151,6 +156,18 @@ bool lin_put_events(struct lin_segment *segment, uint32_t ring, uint64_t positio
                     const struct lin_event *events, uint32_t count);
 bool lin_put_end(struct lin_segment *segment, uint32_t why, uint32_t rings,
                  const uint64_t position[]);
+
+/*
+ * writer.c: the thread that runs jobs. Called by the pump, and from the driver's finish.
+ * `done` is set, and the pump woken, when the job is over. False: no thread can be had.
+ */
+bool lin_writer_run(struct lin_recorder *recorder);
+/* Waits until the thread has left a recorder that is done, which it takes no time for. */
+void lin_writer_settle(void);
+/* The pump goes, and the job is not done: whoever is last frees the recorder. */
+void lin_writer_abandon(struct lin_recorder *recorder);
+/* recorder.c: a job, in the thread. */
+void lin_recorder_job(struct lin_recorder *recorder);
 
 /* prepare.c: the one that the pump's OPEN names; NULL: there is no such one, or it was taken. */
 struct lin_recorder *lin_recorder_take(uint64_t ticket);
