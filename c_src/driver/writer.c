@@ -35,7 +35,6 @@ static void end_abandoned(struct writer *self, struct lin_recorder *recorder) {
     lin_source_drop(recorder->source);
     lin_recorder_free(recorder);
     free_writer(self);
-    lin_library_close();
 }
 
 /* The recorder is the pump's again with `done`: what is written to comes first. */
@@ -103,9 +102,16 @@ void lin_writer_settle(void) {
     erl_drv_mutex_unlock(writer->lock);
 }
 
-/* The library's code and globals, whatever is unloaded while the thread is left alone. */
+/*
+ * The library's code and globals, whatever is unloaded while the thread is left alone: for ever,
+ * for threads keep their pointers into the globals as long as the code is there.
+ */
 static void stay_loaded(void) {
+    static bool stays;
     Dl_info info;
+    if (stays)
+        return;
+    stays = true;
     lin_library_open();
     if (dladdr((void *)(uintptr_t)work, &info) != 0)
         dlopen(info.dli_fname, RTLD_NOW | RTLD_NOLOAD | RTLD_NODELETE);
@@ -118,7 +124,6 @@ void lin_writer_abandon(struct lin_recorder *recorder) {
     writer->quit = !done;
     erl_drv_mutex_unlock(writer->lock);
     if (done) {
-        lin_library_close();
         lin_source_drop(recorder->source);
         lin_recorder_free(recorder);
         return;
