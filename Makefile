@@ -28,10 +28,10 @@ demo: ## boot the reference node as it was audited, then under supervision, and 
 
 test: ## every test and check, in under 20 minutes on 2 cores
 	@test/support/packages.sh build test
-	@$(RUN) build c stress erl ex mutants foundation mabeam dialyzer lint cross bench asan
+	@$(RUN) build c stress fuzz erl ex mutants foundation mabeam dialyzer lint cross bench asan
 
-test-c: ## Criterion, and the stress programs under ThreadSanitizer
-	@$(RUN) c stress
+test-c: ## Criterion, the stress programs under ThreadSanitizer, and a fuzzer
+	@$(RUN) c stress fuzz
 
 test-erl: ## EUnit and Common Test
 	@$(RUN) erl

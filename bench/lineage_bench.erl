@@ -2,14 +2,14 @@
 %% new order each time.
 %%
 %% Arguments (after -extra), all optional:
-%%   cost | ping | big | overhead | reference | modes | about    what to run (default cost)
+%%   cost | ping | big | overhead | reference | modes | stream | about    what to run (default cost)
 %%   --table fresh|aged      cost, ping: the state of this node's process table
 %%   --workers 1,2  --live 20,20000  --what spawn_link,...  --arms untraced,...   cost, ping: which cells and arms
 %%   --rounds N  --ops N     rounds of a cell; births, messages, starts or calls of each arm in a round
 %%   --shape one|thousand|orphans  --size N    for big
 %%   --children N            for overhead: how many children each supervisor has besides
 %%   --callers 1,8,64        for overhead and reference: how many ask at once
-%%   --ms N                  for modes: how long a turn is
+%%   --ms N                  for modes and stream: how long a turn is
 %%   --duty PERCENT          for modes: 0 is Lineage's default
 %%   --small yes             for about: that the figures are of a run that checks the form only
 %%   --out FILE              append one JSON line per arm or figure; without it they go to standard output
@@ -88,6 +88,7 @@ run(#{run := big} = Options) -> lineage_bench_big:run(Options);
 run(#{run := overhead} = Options) -> lineage_bench_overhead:run(Options);
 run(#{run := reference} = Options) -> lineage_bench_reference:run(Options);
 run(#{run := modes} = Options) -> lineage_bench_modes:run(Options);
+run(#{run := stream} = Options) -> lineage_bench_stream:run(Options);
 run(#{run := about} = Options) -> lineage_bench_about:run(Options).
 
 %% Writes one JSON line, to the file of --out or to standard output.

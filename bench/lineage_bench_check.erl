@@ -73,6 +73,16 @@ form(<<"modes">>) ->
         {<<"otp">>, text},
         {<<"holds">>, [true, false, null, <<"unclear">>]}
     ];
+form(<<"stream">>) ->
+    [
+        {<<"figure">>, text},
+        {<<"value">>, number},
+        {<<"unit">>, text},
+        {<<"rounds">>, number},
+        {<<"otp">>, text},
+        {<<"bar">>, number_or_null},
+        {<<"holds">>, [true, false, null]}
+    ];
 form(<<"throughput">>) ->
     [{<<"rounds">>, number}, {<<"per_s">>, number}, {<<"ratio">>, spread_or_null}, {<<"cpu_ratio">>, spread_or_null},
      {<<"bar">>, number_or_null}];

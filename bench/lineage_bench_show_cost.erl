@@ -2,7 +2,7 @@
 %% the top of the page, and the section.
 -module(lineage_bench_show_cost).
 
--export([cost/1, ping/1, big/1]).
+-export([cost/1, ping/1, big/1, stream/1]).
 
 -import(lineage_bench_page, [figure/3, table/2, details/2, count/1, keyed/2]).
 
@@ -225,6 +225,37 @@ big(Lines) ->
             ]))
         ]
     }.
+
+-spec stream([#{binary() => term()}]) -> {[tuple()], lineage_bench_page:node_()}.
+stream(Lines) ->
+    Barred = [{L, max(0.02, 100 * Value / Bar)} || #{<<"bar">> := Bar, <<"value">> := Value} = L <- Lines, is_number(Bar), Bar > 0],
+    Axis = lineage_bench_svg:axis(percent, [100, 0.1 | [Part || {_, Part} <- Barred]]),
+    {[], [
+        {p, [{class, "how"}],
+            "Costs are differences within a round, of the same node with the tap on and off. Latencies are of one event at a time, on a node at rest."},
+        figure("Figures, as a part of their bars", "The events that are missing must be none.", [
+            lineage_bench_svg:rows(#{
+                title => "A stream of events",
+                axis => Axis,
+                lines => [{100, "the bar"}],
+                header => "",
+                rows => [
+                    #{
+                        label => What,
+                        marks => [{column, maps:get(from, Axis), Part, 2}],
+                        text => io_lib:format("~.1f ~s", [float(Value), Unit]),
+                        class => holds(Holds),
+                        title => What
+                    }
+                 || {#{<<"figure">> := What, <<"value">> := Value, <<"unit">> := Unit, <<"holds">> := Holds}, Part} <- Barred
+                ]
+            })
+        ]),
+        details("All figures", table(["figure", "value", "unit", "bar", "holds"], [
+            [What, io_lib:format("~.1f", [float(Value)]), Unit, [io_lib:format("~b", [Bar]) || Bar =/= null], text(Holds)]
+         || #{<<"figure">> := What, <<"value">> := Value, <<"unit">> := Unit, <<"bar">> := Bar, <<"holds">> := Holds} <- Lines
+        ]))
+    ]}.
 
 shape(<<"one">>) -> "under one supervisor";
 shape(<<"thousand">>) -> "under a thousand";

@@ -9,6 +9,7 @@
 #   overhead   what supervision costs: starts, restarts and stops under each kind of supervisor, against bare
 #   reference  what it costs Foundation and MABEAM: each place of the audit, as it was and supervised
 #   modes      what measuring overhead costs, and whether its figures are the callers' own
+#   stream     what a stream of events costs an event, how late it is, and whether it keeps up
 #
 #   --small  few and short rounds on small nodes: the output's form is checked, no time is
 #   --bars   exit status 1 where a bar is missed (`make soak`)
@@ -29,11 +30,11 @@ for argument in "$@"; do
     case $argument in
         --small) small=yes ;;
         --bars) bars=(--bars) ;;
-        cost | ping | big | overhead | reference | modes) runs+=("$argument") ;;
+        cost | ping | big | overhead | reference | modes | stream) runs+=("$argument") ;;
         *) sed -n '2,/^set/p' "$0" | sed '$d; s/^# \{0,1\}//' >&2; exit 2 ;;
     esac
 done
-[ ${#runs[@]} -gt 0 ] || runs=(cost ping big overhead reference modes)
+[ ${#runs[@]} -gt 0 ] || runs=(cost ping big overhead reference modes stream)
 
 # newest FILE DIRECTORY...: the directory whose FILE is the newest; nothing where none has it.
 newest() {
@@ -132,6 +133,14 @@ run_modes() {
         node 8192 still modes --rounds 2 --ms 300 --duty 50
     else
         node 262144 still modes --rounds 11 --ms 10000
+    fi
+}
+
+run_stream() {
+    if [ -n "$small" ]; then
+        node 8192 usual stream --rounds 2 --ops 500 --ms 500
+    else
+        node 262144 usual stream --rounds 21 --ops 50000 --ms 10000
     fi
 }
 

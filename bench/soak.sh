@@ -38,6 +38,7 @@ rounds() {
 export LINEAGE_SOAK=1 LINEAGE_STORM=1000000 LINEAGE_CYCLES=1000
 stage storms rebar3 ct --readable=true --suite "$(ls test/*_SUITE.erl | grep -v real_ | paste -sd,)"
 stage eunit rebar3 eunit
+stage fuzz make --no-print-directory -C test/c run-fuzz SECONDS=3600
 unset LINEAGE_SOAK LINEAGE_STORM LINEAGE_CYCLES
 stage kills env LINEAGE_KILLS=10000 MIX_ENV=test mix test test/exunit/reference_kills_test.exs
 stage leaks env LINEAGE_LEAK_SEEDS=20 MIX_ENV=test mix test test/exunit/leaks_test.exs

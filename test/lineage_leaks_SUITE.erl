@@ -24,9 +24,19 @@ all() ->
 
 init_per_testcase(_Case, Config) ->
     {ok, _} = lineage:attach(#{sites => exact}),
-    %% Orphans of whoever runs the tests.
-    put(others, [Call || #{initial_call := Call} <- lineage:orphans()]),
+    Orphans = lineage:orphans(),
+    %% Of whoever runs the tests.
+    put(others, [Name || #{name := Name} <- Orphans, Name =/= undefined]),
+    [end_leftover(Orphan) || #{name := undefined} = Orphan <- Orphans],
     Config.
+
+%% What another suite has left behind would be a leak here; and ignoring it by its call would ignore ours too, where
+%% both were spawned with a fun.
+end_leftover(#{pid := Pid} = Orphan) ->
+    ct:pal("Left behind by an earlier suite, and ended: ~p", [Orphan]),
+    Monitor = monitor(process, Pid),
+    exit(Pid, kill),
+    receive {'DOWN', Monitor, process, Pid, _} -> ok end.
 
 %% Many children take their time to end, and are no orphans of the next test's.
 end_per_testcase(_Case, _Config) ->

@@ -27,7 +27,11 @@ named_test() ->
     ?assertEqual(unexplained, Cause(queued(), 0, [], [])),
     ?assertEqual(unexplained, Cause([0, 1, 50, 51, 60], 1, [], [])),
     [?assertEqual({What, P}, Cause(Times, Busy, [{What, P, 5, 55}], []))
-     || What <- [gc, long_schedule], P <- [Caller, Sup, Child], {Times, Busy} <- [{queued(), 60}, {slow_init(), 0}]],
+     || {What, P} <- [{What, P} || What <- [gc, long_schedule], P <- [Caller, Sup]] ++ [{gc, Child}],
+        {Times, Busy} <- [{queued(), 60}, {slow_init(), 0}]],
+    %% A child that runs without a pause in its init, and after it.
+    ?assertEqual(init, Cause(slow_init(), 0, [{long_schedule, Child, 5, 55}], [])),
+    ?assertEqual({long_schedule, Child}, Cause([0, 1, 2, 3, 60], 0, [{long_schedule, Child, 5, 55}], [])),
     %% The first in the order.
     ?assertEqual({gc, Sup}, Cause(queued(), 60, [{long_schedule, Sup, 4, 60}, {gc, Sup, 5, 55}], [])),
     %% Two halves of one cause.
@@ -56,7 +60,7 @@ subtracted_test() ->
 %% For any times, events and stalls: the cause that is named accounts for more than half.
 half_test() ->
     rand:seed(exsss, {6, 0, 6}),
-    Pids = pids(),
+    [_, _, Child | _] = Pids = pids(),
     [begin
          [T0, _, T2, T3, T4] = Times = lists:sort([rand:uniform(100) || _ <- lists:seq(1, 5)]),
          Span = fun() -> lists:sort([rand:uniform(120) - 10, rand:uniform(120) - 10]) end,
@@ -71,6 +75,7 @@ half_test() ->
              init -> ?assert(T3 - T2 - Within(Stalls, T2, T3) > Half);
              queue -> ?assert(Busy > Half);
              {gc, P} -> ?assert(Within([{A, B} || {gc, P1, A, B} <- Events, P1 =:= P], T0, T4) > Half);
+             {long_schedule, P} when P =:= Child -> ?assert(Within([{A, B} || {long_schedule, P1, A, B} <- Events, P1 =:= P], T3, T4) > Half);
              {long_schedule, P} -> ?assert(Within([{A, B} || {long_schedule, P1, A, B} <- Events, P1 =:= P], T0, T4) > Half)
          end,
          %% Without any sign of a cause there is none.

@@ -62,11 +62,21 @@ void lin_block_seal(struct lin_block *block, enum lin_block_type type, uint32_t 
     block->crc = crc_of(block);
 }
 
+/* A fuzzer would not come past a sum. */
+static bool sum_holds(const struct lin_block *block) {
+#if defined(FUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION)
+    (void)crc_of(block);
+    return true;
+#else
+    return crc_of(block) == block->crc;
+#endif
+}
+
 static bool is_good(const struct lin_block *block, size_t left) {
     return left >= sizeof *block && block->magic == LIN_BLOCK_MAGIC &&
            block->version == LIN_JOURNAL_VERSION && block->bytes >= sizeof *block &&
            block->bytes <= LIN_BLOCK_MAX && lin_block_padded(block->bytes) <= left &&
-           crc_of(block) == block->crc;
+           sum_holds(block);
 }
 
 const struct lin_block *lin_block_next(const void *data, size_t bytes, size_t *at,

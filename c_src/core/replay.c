@@ -47,7 +47,7 @@ struct lin_replay {
 };
 
 static void *list_add(struct lin_replay *replay, struct list *list, size_t size) {
-    if (list->count == list->room) {
+    if (list->data == NULL || list->count == list->room) {
         size_t room = list->room == 0 ? 256 : 2 * list->room;
         void *more = realloc(list->data, room * size);
         if (more == NULL) {
@@ -525,7 +525,10 @@ static bool mark_orphan(void *arg, uint64_t pid) {
 }
 
 static int judge(struct lin_replay *replay, uint32_t limit_log2) {
-    struct lin_census_options options = {.session = 1,
+    static _Atomic uint32_t judged;
+    /* A number of its own: a thread starts afresh with a census whose session it has not seen. */
+    uint32_t session = atomic_fetch_add_explicit(&judged, 1, memory_order_relaxed) | 1u << 31;
+    struct lin_census_options options = {.session = session,
                                          .exits_all = true,
                                          .process_limit = (uint32_t)1 << limit_log2,
                                          .max_bytes = UINT64_MAX};

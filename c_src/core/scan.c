@@ -81,6 +81,7 @@ static ssize_t read_fully(int fd, void *to, size_t bytes, off_t at) {
 
 static int open_regular(const char *path, size_t *bytes) {
     struct stat st;
+    *bytes = 0;
     int fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0)
         return -errno;
@@ -197,6 +198,9 @@ uint64_t lin_os_start(uint32_t os_pid) {
     text[got] = 0;
     /* The name, field 2, may hold anything: what follows its last parenthesis is field 3. */
     char *at = strrchr(text, ')');
+    /* One that is dead, and only waits for its parent to hear of it, has done its last. */
+    if (at != NULL && (strncmp(at, ") Z", 3) == 0 || strncmp(at, ") X", 3) == 0))
+        return 0;
     for (int field = 2; at != NULL && field < 22; field++)
         at = strchr(at + 1, ' ');
     return at == NULL ? 0 : strtoull(at, NULL, 10);

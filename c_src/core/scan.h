@@ -73,7 +73,7 @@ void lin_left_free(struct lin_left *left);
 /* As lin_left_read does, from bytes that were read before. Takes `data`, when it returns 0. */
 int lin_left_init(const struct lin_run *run, void *data, size_t bytes, struct lin_left *out);
 
-/* The calling process's start (field 22 of /proc/PID/stat) and this boot's id; 0 where unknown. */
+/* A process's start (field 22 of /proc/PID/stat) and this boot's id; 0 where unknown, or dead. */
 uint64_t lin_os_start(uint32_t os_pid);
 void lin_boot_id(uint8_t id[16]);
 

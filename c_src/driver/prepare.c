@@ -180,8 +180,8 @@ static int make_rings(struct lin_recorder *recorder, const char *rings_dir, uint
     if (*why != 0)
         memset(run->rings_path, 0, sizeof run->rings_path);
     int result = *why == 0 ? 0 : map_memory(bytes, &memory);
-    if (result != 0)
-        return result;
+    if (result != 0 || memory == NULL)
+        return result != 0 ? result : -ENOMEM;
     recorder->rings = memory;
     recorder->rings_bytes = bytes;
     lin_rings_init(recorder->rings, count, capacity);
@@ -344,8 +344,9 @@ static bool recover_run(const struct lin_recorder *recorder, const struct lin_se
 static ERL_NIF_TERM binary_of(ErlNifEnv *env, const char *text) {
     ERL_NIF_TERM term;
     size_t len = strlen(text);
-    unsigned char *data = enif_make_new_binary(env, len, &term);
-    memcpy(data, text, len);
+    char *data = (char *)enif_make_new_binary(env, len, &term);
+    for (size_t i = 0; i < len; i++) /* without its 0 */
+        data[i] = text[i];
     return term;
 }
 

@@ -234,8 +234,8 @@ static void put_entry(struct lin_block_entry *to, const struct lin_entry *entry)
 /* `first`: entries told before; the first block says from which events on. */
 static bool put_census(struct lin_recorder *recorder, const struct walk *walk, uint32_t first,
                        const uint64_t position[]) {
-    uint32_t rings = first == 0 && position != NULL ? recorder->count : 0;
-    size_t payload = sizeof(struct lin_block_census) + rings * sizeof position[0] +
+    uint32_t rings = first == 0 ? recorder->count : 0;
+    size_t payload = sizeof(struct lin_block_census) + rings * sizeof(uint64_t) +
                      walk->count * sizeof(struct lin_block_entry);
     struct lin_block_census *census = lin_segment_room(&recorder->segment, payload);
     if (census == NULL)
@@ -282,7 +282,7 @@ static int walk_census(struct lin_recorder *recorder, struct walk *walk) {
             return -ESTALE;
         if (walk->count == 0 && !walk->done)
             continue;
-        while (result == 0 && !put_census(recorder, walk, told, told == 0 ? position : NULL))
+        while (result == 0 && !put_census(recorder, walk, told, position))
             result = commit(recorder);
         told += walk->count;
         if (result == 0)
@@ -391,6 +391,7 @@ static void note_stats(struct lin_recorder *recorder) {
                                      memory_order_relaxed);
     erl_drv_mutex_lock(recorder->lock);
     recorder->stats = (struct lin_stats){
+        .segment = recorder->segment.run.segment,
         .bytes = segment->others + (segment->fd < 0 ? 0 : segment->bytes),
         .segments = segment->count,
         .events = recorder->events,

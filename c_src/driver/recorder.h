@@ -106,6 +106,7 @@ struct lin_told {
 };
 
 struct lin_stats {
+    uint64_t segment; /* that is being written */
     uint64_t bytes, segments, events, dropped;
 };
 

@@ -116,7 +116,7 @@ static void print_orphan(const struct forest *forest, const struct lin_shown *sh
     printf("  %sorphan, %s%s by %s%s%s", colour(forest, "\033[31m"),
            orphan_text(forest->loaded, entry), colour(forest, "\033[0m"),
            parent_text(parent, forest->loaded, entry->parent, entry->flags),
-           site[0] == 0 ? "" : " at ", site);
+           site[0] == 0 ? "" : ", ", site);
 }
 
 static void print_prefix(const struct turn *turns, uint32_t depth, bool last) {

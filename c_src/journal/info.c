@@ -55,8 +55,8 @@ static void print_plain(const struct lin_run *run, uint64_t left, uint64_t missi
            run->head.node, run->head.os_pid, run->head.release);
     printf("  from %s to %s (%s)\n", wall_text(from, run->head.opened_wall_ns),
            wall_text(to, run->to_wall_ns), span_text(span, lasted));
-    printf("  %u segments (from %u), %" PRIu64 " blocks, %.1f MiB\n", run->segments,
-           run->first_segment, run->blocks, (double)run->bytes / 1048576);
+    printf("  segments %u to %u, %" PRIu64 " blocks, %.1f MiB\n", run->first_segment,
+           run->last_segment, run->blocks, (double)run->bytes / 1048576);
     printf("  %" PRIu64 " events, and %" PRIu64 " in rings; %" PRIu64 " missing in gaps\n",
            run->events, left, missing);
     if (run->missing_blocks != 0 || run->damaged_bytes != 0)

@@ -41,14 +41,22 @@ static void print_plain(const struct options *options, const struct loaded *load
     putchar('\n');
 }
 
+/* Lineage's own helpers come and go with each question that is asked. */
+static bool is_shown(const struct options *options, const struct lin_dead_event *dead) {
+    return options->all || (dead->entry.flags & LIN_CLASS_OWN) == 0;
+}
+
 int last_command(const struct options *options) {
     struct loaded loaded;
     int status = load_run(options, &loaded);
     if (status == 0) {
         const struct lin_replayed *replayed = loaded.replayed;
-        size_t first =
-            replayed->dead_count > options->count ? replayed->dead_count - options->count : 0;
+        size_t first = replayed->dead_count, wanted = options->count;
+        for (; first > 0 && wanted > 0; first--)
+            wanted -= is_shown(options, &replayed->dead[first - 1]);
         for (size_t i = first; i < replayed->dead_count; i++) {
+            if (!is_shown(options, &replayed->dead[i]))
+                continue;
             if (options->json)
                 print_json(&loaded, &replayed->dead[i]);
             else

@@ -42,15 +42,15 @@ static const struct command commands[] = {
      "The live processes below whoever would stop them (their guardians), orphans marked: those "
      "that\n"
      "no chain of guardians joins to a root. More than four alike are shown as one line.\n\n" MOMENT
-     "  --all       each process on a line of its own\n" COMMON,
+     "  --all       each process on a line of its own, and Lineage's own, too\n" COMMON,
      forest_command},
     {"last", "the last exits, with their reasons",
-     "lineage-journal last [-n COUNT] [--at TIME] [--json] [--run ID] DIR\n\n"
+     "lineage-journal last [-n COUNT] [--at TIME] [--all] [--json] [--run ID] DIR\n\n"
      "The last 20 exits before the end, newest last: when, who, what it ran, how old it was, and "
      "the\n"
      "reason, as far as it is an atom or a tuple that begins with one. Processes that were found\n"
      "dead by sweeping have no reason and are not among them.\n\n"
-     "  -n COUNT    so many\n" MOMENT COMMON,
+     "  -n COUNT    so many\n" MOMENT "  --all       Lineage's own processes, too\n" COMMON,
      last_command},
     {"sites", "the places in code that spawned, and how many live",
      "lineage-journal sites [--at TIME] [--json] [--run ID] DIR\n\n"

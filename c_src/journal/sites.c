@@ -39,7 +39,10 @@ static void print(const struct options *options, const struct loaded *loaded,
     char site[TEXT], call[TEXT];
     const struct lin_block_site *known = lin_replay_site(loaded->replay, row->site);
     site_text(site, loaded, row->site);
-    call_text(call, loaded, known == NULL ? 0 : known->initial_call);
+    if (known != NULL && known->initial_call == 0 && known->closure_module != 0)
+        snprintf(call, sizeof call, "fun"); /* its place says more */
+    else
+        call_text(call, loaded, known == NULL ? 0 : known->initial_call);
     if (!options->json) {
         printf("%9" PRIu64 " %9" PRIu64 " %9" PRIu64 " %9" PRIu64 "  %s%s%s\n", row->live,
                row->orphans, row->exits, row->abnormal, call, site[0] == 0 ? "" : "  ", site);

@@ -135,8 +135,10 @@ char *who_text(char text[TEXT], const struct loaded *loaded, const struct lin_en
 char *parent_text(char text[TEXT], const struct loaded *loaded, uint64_t parent, uint32_t flags) {
     uint32_t len;
     char number[32];
-    if (parent == 0)
-        return strcpy(text, "nobody");
+    if (parent == 0) {
+        snprintf(text, TEXT, "nobody");
+        return text;
+    }
     if ((flags & LIN_F_FOREIGN) == 0)
         return pid_text(text, loaded, parent);
     const char *node =

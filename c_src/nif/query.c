@@ -172,6 +172,21 @@ ERL_NIF_TERM unmark_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     return flag(env, argv, false);
 }
 
+/* named(Pid, Name): for those who follow events; the census does not keep it. */
+ERL_NIF_TERM named_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
+    (void)argc;
+    uint64_t pid;
+    struct lin_thread *self;
+    if (!lin_pid_read(env, argv[0], &pid) || !enif_is_atom(env, argv[1]))
+        return enif_make_badarg(env);
+    struct lin_census *census = lin_enter(&self);
+    if (census == NULL)
+        return lin_error(env, am_closed);
+    lin_census_name(census, pid, argv[1]);
+    lin_gate_leave(self);
+    return am_ok;
+}
+
 static bool get_classes(ErlNifEnv *env, ERL_NIF_TERM list, uint32_t *flags) {
     ERL_NIF_TERM head;
     uint32_t class;

@@ -148,7 +148,7 @@ state() ->
         undefined -> undefined
     end.
 
-state(Dir, {ok, <<Bytes:64/native, Segments:64/native, Events:64/native, Missing:64/native, Error/binary>>}) ->
+state(Dir, {ok, <<_Segment:64/native, Bytes:64/native, Segments:64/native, Events:64/native, Missing:64/native, Error/binary>>}) ->
     #{dir => Dir, bytes => Bytes, segments => Segments, events => Events, missing => Missing, paused => paused(Error)};
 state(Dir, {error, _}) ->
     %% Somebody has closed the port.
@@ -173,40 +173,58 @@ short(Text) ->
 
 %% The teller
 
-%% @private Tells the places of the sites that the recorder has named.
+-record(teller, {pump :: lineage_pump:pump(),
+                 segment = none :: none | non_neg_integer()}).   % the last that was told the names
+
+%% @private Tells the places of the sites that the recorder has named, and who is registered by which name: also of those
+%% that were there before attach, and anew in each segment.
 -spec start_link(lineage_pump:pump()) -> {ok, pid()} | ignore | {error, term()}.
 start_link(Pump) ->
     gen_server:start_link(?MODULE, Pump, []).
 
--spec init(lineage_pump:pump()) -> {ok, lineage_pump:pump()}.
+-spec init(lineage_pump:pump()) -> {ok, #teller{}}.
 init(Pump) ->
+    self() ! recognise,
     look_again(0),
-    {ok, Pump}.
+    {ok, #teller{pump = Pump}}.
 
--spec handle_call(term(), gen_server:from(), lineage_pump:pump()) -> {reply, term(), lineage_pump:pump()}.
-handle_call(_Other, _From, Pump) ->
-    {reply, {error, badarg}, Pump}.
+-spec handle_call(term(), gen_server:from(), #teller{}) -> {reply, term(), #teller{}}.
+handle_call(_Other, _From, Teller) ->
+    {reply, {error, badarg}, Teller}.
 
--spec handle_cast(term(), lineage_pump:pump()) -> {noreply, lineage_pump:pump()}.
-handle_cast(_Other, Pump) ->
-    {noreply, Pump}.
+-spec handle_cast(term(), #teller{}) -> {noreply, #teller{}}.
+handle_cast(_Other, Teller) ->
+    {noreply, Teller}.
 
--spec handle_info(term(), Pump) -> {noreply, Pump} | {noreply, Pump, hibernate} | {stop, normal, Pump} when
-      Pump :: lineage_pump:pump().
-handle_info(look, Pump) ->
+-spec handle_info(term(), #teller{}) -> {noreply, #teller{}} | {noreply, #teller{}, hibernate} | {stop, normal, #teller{}}.
+handle_info(look, #teller{pump = Pump} = Teller0) ->
+    Teller = names(Teller0),
     case lineage_pump:control(Pump, ?SITES, <<>>) of
         {ok, <<>>} ->
             look_again(?LOOK_MS),
-            {noreply, Pump, hibernate};
+            {noreply, Teller, hibernate};
         {ok, Ids} ->
             places(Pump, [Id || <<Id:32/native>> <= Ids]),
             look_again(0),
-            {noreply, Pump};
+            {noreply, Teller};
         {error, _} ->
-            {stop, normal, Pump}
+            {stop, normal, Teller}
     end;
-handle_info(_Other, Pump) ->
-    {noreply, Pump}.
+handle_info(recognise, Teller) ->
+    %% Hosts and the runtime's own that only their stack tells are marked when a report meets them.
+    _ = try lineage_report:orphans(#{}) catch error:{lineage, _} -> [] end,
+    {noreply, Teller};
+handle_info(_Other, Teller) ->
+    {noreply, Teller}.
+
+names(#teller{pump = Pump, segment = Last} = Teller) ->
+    case lineage_pump:control(Pump, ?STATE, <<>>) of
+        {ok, <<Segment:64/native, _/binary>>} when Segment =/= Last ->
+            [lineage_nif:named(Pid, Name) || Name <- registered(), Pid <- [whereis(Name)], is_pid(Pid)],
+            Teller#teller{segment = Segment};
+        _ ->
+            Teller
+    end.
 
 look_again(Ms) ->
     erlang:send_after(Ms, self(), look).

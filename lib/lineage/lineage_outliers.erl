@@ -4,10 +4,10 @@
 %% latency, the first of these that does:
 %% <ol>
 %% <li>`{gc, Pid}': garbage collections of the caller, the supervisor or the child, of 2 ms or longer each.</li>
-%% <li>`{long_schedule, Pid}': one of the three ran for 2 ms or longer without giving its scheduler back; else others did
-%%   so on all schedulers at once, the one named the longest.</li>
+%% <li>`{long_schedule, Pid}': one of the three ran for 2 ms or longer without giving its scheduler back, the child after it
+%%   had acknowledged; else others did so on all schedulers at once, the one named the longest.</li>
 %% <li>`queue': the supervisor was serving others, one right after the other, when the request came.</li>
-%% <li>`init': the child's own, until it acknowledged.</li>
+%% <li>`init': the child's own, until it acknowledged, however long it ran at a time.</li>
 %% </ol>
 %% Else it is `unexplained'. From a queue and an init is taken away what the first two, or a stall, overlap. A stall is a
 %% time in which a process of high priority that was owed a wake-up did not get it: whatever was not running
@@ -291,9 +291,9 @@ cause(#{times := [T0, T1, T2, T3, T4], busy := Busy, caller := Caller, superviso
     Three = [Caller, Supervisor, Child],
     Of = fun(What, Pid) -> [Span || {W, P, Span} <- Events, W =:= What, P =:= Pid] end,
     Others = lists:usort([P || {long_schedule, P, _} <- Events, not lists:member(P, Three)]),
-    Schedules = [Span || {long_schedule, _, Span} <- Events],
-    Aside = lists:append([Of(gc, P) || P <- Three]) ++ Schedules ++ Stalls,
-    Causes = [{{What, P}, covered(Whole, Of(What, P))} || What <- [gc, long_schedule], P <- Three]
+    Aside = lists:append([Of(gc, P) || P <- Three]) ++ [Span || {long_schedule, P, Span} <- Events, P =/= Child] ++ Stalls,
+    Causes = [{{gc, P}, covered(Whole, Of(gc, P))} || P <- Three]
+        ++ [{{long_schedule, P}, covered(Span, Of(long_schedule, P))} || {P, Span} <- [{Caller, Whole}, {Supervisor, Whole}, {Child, {T3, T4}}]]
         ++ [{{long_schedule, longest(Whole, [{P, Of(long_schedule, P)} || P <- Others])},
              covered(Whole, at_once(lists:append([Of(long_schedule, P) || P <- Others]), Schedulers))} || Others =/= []]
         ++ [{queue, uncovered({T1 - min(Busy, T1 - T0), T1}, Aside)}, {init, uncovered({T2, T3}, Aside)}],

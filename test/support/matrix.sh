@@ -2,6 +2,7 @@
 # Runs the tests on the OTP and Elixir of other Debian releases, each in a chroot of its own:
 #
 #   matrix.sh [trixie|forky]...            all tests there (both releases, when none is named)
+#   matrix.sh --prepare [trixie|forky]...  only makes the chroots, which takes minutes of waiting
 #   matrix.sh --run trixie COMMAND...      one command in a fresh copy of the tree
 #
 # trixie has OTP 27 and Elixir 1.18, forky OTP 29 and Elixir 1.20. The chroots are kept outside the
@@ -122,16 +123,23 @@ if [ "${1-}" = --run ]; then
     exit
 fi
 
+tests=true
+if [ "${1-}" = --prepare ]; then
+    tests=false
+    shift
+fi
 [ $# -gt 0 ] || set -- trixie forky
 status=0
 lines=()
 for release in "$@"; do
     prepare "$release"
+    $tests || continue
     echo "== $release: $(enter "$cache/$release" elixir --version 2>/dev/null | tail -n 1)"
     log=$cache/$release-tests.log
     in_copy "$release" test/support/run.sh build c erl ex foundation mabeam 2>&1 | tee "$log" || status=1
     lines+=("$release: $(tail -n 1 "$log")")
 done
+$tests || exit 0
 echo
 printf '%s\n' "${lines[@]}"
 exit $status

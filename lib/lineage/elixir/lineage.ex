@@ -401,6 +401,38 @@ defmodule Lineage do
   defdelegate diff(earlier), to: :lineage
 
   @doc """
+  What happens to processes, as it happens: an `Enumerable` of maps, each with its `:kind`: `:birth`, `:link`, `:unlink`,
+  `:exit`, `:swept`, `:name`, `:flags`, `:guardian`, or `:gap` where events are missing (`:missing` says how many).
+
+  The process that runs the stream subscribes when it begins, and it ends with the session, or when no more is asked
+  for. A batch is sent for each that was taken: a slow consumer has a gap, and nobody's mailbox is flooded.
+
+  Options: `:kinds`, `:sites`, `:scopes`, `:application` or `:applications` filter in the thread where it happens; `:credit`,
+  `:batch` and `:buffer` are those of `:lineage.subscribe/1`, which explains them all.
+
+  ## Examples
+
+      iex> Lineage.stream(kinds: [:exit]) |> Stream.filter(&(&1.kind == :exit and &1.abnormal)) |> Enum.take(3)
+
+  """
+  @spec stream([{atom, term}]) :: Enumerable.t()
+  def stream(options \\ []) do
+    Stream.resource(
+      fn -> :lineage_stream.open(Map.new(options)) end,
+      fn subscription ->
+        case :lineage_stream.next(subscription, :infinity) do
+          {:ok, events} -> {Enum.map(events, &known/1), subscription}
+          :closed -> {:halt, subscription}
+        end
+      end,
+      &:lineage.unsubscribe/1
+    )
+  end
+
+  defp known(event),
+    do: Map.new(event, fn {key, value} -> {key, if(value != :undefined, do: value)} end)
+
+  @doc """
   Writes a snapshot of the census to `path`, as JSON.
 
   ## Examples
