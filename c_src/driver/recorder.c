@@ -87,6 +87,7 @@ static int commit(void *arg) {
         if (result != 0) {
             recorder->ring[n].read = recorder->ring[n].written;
         } else if (is_new || recorder->ring[n].telling) {
+            recorder->holds = true;
             recorder->events += recorder->ring[n].read - recorder->ring[n].written;
             recorder->ring[n].written = recorder->ring[n].read;
             if (recorder->ring[n].telling)
@@ -313,6 +314,7 @@ static int begin(struct lin_recorder *recorder) {
     int result = lin_segment_begin(segment);
     if (result != 0)
         return result;
+    recorder->holds = false;
     lin_tables_clear(recorder->tables);
     erl_drv_mutex_lock(recorder->lock);
     say_again(&recorder->places);
@@ -353,9 +355,7 @@ static int pass(struct lin_recorder *recorder, uint32_t *took) {
 }
 
 static void pause_recording(struct lin_recorder *recorder, int error) {
-    struct lin_segment *segment = &recorder->segment;
-    bool keep = recorder->fresh && segment->bytes > segment->head;
-    lin_segment_end(segment, keep);
+    lin_segment_end(&recorder->segment, recorder->holds);
     recorder->fresh = false;
     recorder->error = -error;
     recorder->retry_ns = lin_clock_ns() + RETRY_NS;

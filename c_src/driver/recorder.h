@@ -135,6 +135,7 @@ struct lin_recorder {
     struct lin_segment segment;
     struct lin_tables *tables;
     bool fresh; /* a segment is open, with its census */
+    bool holds; /* events are in its file, or GAPs: it is not thrown away */
     int error;  /* 0: recording; else the errno of why it is paused */
     uint64_t retry_ns;
     uint64_t events, dropped;
