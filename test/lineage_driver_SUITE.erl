@@ -255,7 +255,7 @@ halt_once() ->
     receive {Node, {exit_status, Status}} -> ?assertEqual(0, Status) end.
 
 run_halt() ->
-    _ = attach(),
+    put(hook, attach()),   % a trace session lasts as long as somebody has its handle
     _ = pump(),
     Ports = [subscriber(60000, 100, 0) || _ <- lists:seq(1, 8)],
     [grant(P, 1000000) || P <- Ports],

@@ -161,7 +161,7 @@ told(Config, Dir, Run, Workers) ->
         "/\"event\":\"birth\"/ { p = field(\"parent\"); births[p]++; parent[field(\"pid\")] = p }\n"
         "/\"event\":\"(exit|swept)\"/ { dead[field(\"pid\")]++ }\n"
         "END { for (q in dead) exits[parent[q]] += dead[q]; for (p in births) print p, births[p] + 0, exits[p] + 0 }\n"),
-    Command = lists:flatten([proplists:get_value(tool, Config), " dump --json --run ", Run, " ", Dir, " | awk -f ", Script]),
+    Command = lists:flatten([proplists:get_value(tool, Config), " dump --json --run ", Run, " ", Dir, " | env -u LD_PRELOAD awk -f ", Script]),
     Rows = [string:lexemes(Row, " ") || Row <- string:lexemes(os:cmd(Command), "\n")],
     Told = maps:from_list([{Pid, {list_to_integer(Births), list_to_integer(Exits)}} || [Pid, Births, Exits] <- Rows]),
     [maps:get(Worker, Told, {0, 0}) || Worker <- Workers].

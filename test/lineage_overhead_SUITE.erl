@@ -381,7 +381,7 @@ times() ->
     end.
 
 all_told(Expected, Try) ->
-    all_told(Expected, Try, times(), 4 * times()).
+    all_told(Expected, Try, times(), 20 * times()).
 
 all_told(_Expected, _Try, 0, _Tries) ->
     ok;
