@@ -232,9 +232,12 @@ bad(Key, Value, Wanted) ->
 
 %% Atoms compare above numbers: `infinity' is no bound.
 is_list_of(Is, [_ | _] = List, Max) ->
-    is_integer(catch length(List)) andalso length(List) =< Max andalso lists:all(Is, List);
+    is_proper(List) andalso length(List) =< Max andalso lists:all(Is, List);
 is_list_of(_Is, _Other, _Max) ->
     false.
+
+is_proper(List) when length(List) >= 0 -> true;
+is_proper(_) -> false.
 
 is_number_in(N, Low, High) ->
     is_integer(N) andalso N >= Low andalso N =< High.
