@@ -8,7 +8,7 @@
 -export([all/0, groups/0, init_per_testcase/2, end_per_testcase/2]).
 -export([storm/1, rough_storm/1, cycles/1, second_attach/1, bad_options/1, caller_dies/1, session_dies/1,
          detach_while_attaching/1, existing_processes/1, big_supervisor/1, listed_names/1, yield_to_dbg/1,
-         yielder_dies/1, dbg_takes_the_hook/1, flags_cleared/1, set_on_spawn/1, another_tracer_first/1,
+         yielder_dies/1, dbg_takes_the_hook/1, flags_cleared/1, set_on_spawn/1, another_tracer_first/1, tracer_ends/1,
          tracees_of_another/1, fuse_time/1, fuse_rate/1, sensitive/1, upgrade_refused/1, nif_missing/1,
          application_stops/1, not_attached/1, memory_full/1, other_sessions/1, flags_are_gone/1, exact_monitors/1,
          exact_monitors_cleared/1]).
@@ -29,7 +29,7 @@ all() ->
 
 groups() ->
     [{one_tracer, [], [yield_to_dbg, yielder_dies, dbg_takes_the_hook, flags_cleared, set_on_spawn,
-                       another_tracer_first, tracees_of_another]}].
+                       another_tracer_first, tracer_ends, tracees_of_another]}].
 
 init_per_testcase(_Case, Config) ->
     ok = lineage:detach(),
@@ -345,6 +345,13 @@ another_tracer_first(_Config) ->
     ?assert(matches(Sentence, <<"dbg:stop()">>)),
     {error, closed} = lineage_nif:info(),
     dbg:stop(),
+    {ok, _} = lineage:attach().
+
+%% A tool was stopped, and its tracer has something to do still.
+tracer_ends(_Config) ->
+    Tracer = spawn(fun() -> receive stop -> ok end, receive after 50 -> ok end end),
+    0 = erlang:trace(new_processes, true, [procs, {tracer, Tracer}]),
+    Tracer ! stop,
     {ok, _} = lineage:attach().
 
 tracees_of_another(_Config) ->

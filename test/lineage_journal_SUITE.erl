@@ -10,7 +10,7 @@
          segments_alone/1, bound/1, lock/1, bad_dir/1, no_shm/1, disk_full/1, disk_hangs/1, port_killed_meanwhile/1, dir_removed/1, paused_costs_nobody/1,
          kill_while_paused/1, session_crash/1, port_killed/1, port_closed/1, cycles/1, stops_with_the_node/1, scopes_and_places/1,
          fsync/1, foreign_parents/1]).
--export([run/3, tree/1, init/1]).
+-export([run/3, tree/1, init/1, named_early/0]).
 
 all() ->
     [options, records, kill, kill_quiet, rate, forest_at_death, recovery, recovery_of_oneself, torn_tail, segments_alone,
@@ -398,13 +398,17 @@ segments_alone(Config) ->
     Dir = proplists:get_value(dir, Config),
     Peer = start(Config),
     attach(Peer, #{dir => Dir, segment_bytes => ?MIB}),
+    %% A function that nobody runs later: its name stays known, for who runs it at the last moment.
+    call(Peer, fun() -> {Pid, Ref} = spawn_monitor(?MODULE, named_early, []), receive {'DOWN', Ref, process, Pid, _} -> ok end end),
     Seen = call(Peer, fun() -> tree(self()) end),
     Storm = storm(Peer, infinity),
     await_births(Peer, 60000),
     stop_storm(Peer, Storm),
+    await_written(Peer), % a segment that was just begun has no census
     kill_node(Peer),
     Segments = lists:sort(filelib:wildcard(Dir ++ "/*.journal")),
     ?assert(length(Segments) > 3),
+    [{Segment, {_, _}} = {Segment, binary:match(element(2, file:read_file(Segment)), <<"named_early">>)} || Segment <- Segments],
     Whole = forest(Config),
     [] = Seen -- [Pid || {Pid, _} <- Whole],
     [begin
@@ -412,6 +416,8 @@ segments_alone(Config) ->
          ?assertEqual(Whole, forest(Config))
      end || Segment <- lists:droplast(Segments)],
     forget_rings(Config).
+
+named_early() -> ok.
 
 forest(Config) ->
     %% Who is registered is told anew in each segment, but not at once.

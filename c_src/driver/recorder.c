@@ -307,6 +307,14 @@ static void say_again(struct lin_told *told) {
     told->said = told->count > told->room ? told->count - told->room : 0;
 }
 
+static void say_all_again(struct lin_recorder *recorder) {
+    struct lin_thread *self;
+    struct lin_census *census = enter(recorder, &self);
+    lin_tables_again(recorder->tables, census);
+    if (census != NULL)
+        lin_gate_leave(self);
+}
+
 static int begin(struct lin_recorder *recorder) {
     struct lin_segment *segment = &recorder->segment;
     if (recorder->error == ENOSPC && !lin_segment_has_space(segment))
@@ -315,7 +323,7 @@ static int begin(struct lin_recorder *recorder) {
     if (result != 0)
         return result;
     recorder->holds = false;
-    lin_tables_clear(recorder->tables);
+    say_all_again(recorder);
     erl_drv_mutex_lock(recorder->lock);
     say_again(&recorder->places);
     say_again(&recorder->scopes);

@@ -66,7 +66,7 @@ int lin_segment_write(struct lin_segment *segment);
 int lin_segment_begin(struct lin_segment *segment);
 /* Ends the file. `keep` false: nothing in it is worth keeping. */
 int lin_segment_end(struct lin_segment *segment, bool keep);
-/* Whether the disk has room for half a segment: a full one is not to be tried with less. */
+/* Whether the disk has room for a whole segment: a full one is not to be tried with less. */
 bool lin_segment_has_space(const struct lin_segment *segment);
 bool lin_segment_is_full(const struct lin_segment *segment);
 /* Syncs it `now`, or if the policy says so. */
@@ -78,8 +78,9 @@ uint64_t lin_segment_sync_at(const struct lin_segment *segment);
 struct lin_tables;
 struct lin_tables *lin_tables_create(void);
 void lin_tables_destroy(struct lin_tables *tables);
-/* A new segment: nothing was said. */
-void lin_tables_clear(struct lin_tables *tables);
+/* A new segment: all that the run has said is to be said again. Inside the gate, with the census that
+ * gave the ids; NULL: it is gone, and with it what the ids mean. */
+void lin_tables_again(struct lin_tables *tables, const struct lin_census *census);
 /* Looks at what these need; inside the gate, with the census that gave the ids. */
 void lin_tables_need_events(struct lin_tables *tables, const struct lin_census *census,
                             const struct lin_event *events, uint32_t count);

@@ -128,7 +128,7 @@ int lin_segment_write(struct lin_segment *segment) {
 bool lin_segment_has_space(const struct lin_segment *segment) {
     struct statvfs disk;
     return statvfs(segment->dir, &disk) != 0 ||
-           (uint64_t)disk.f_bavail * disk.f_frsize >= segment->segment_bytes / 2;
+           (uint64_t)disk.f_bavail * disk.f_frsize >= segment->segment_bytes + segment->head;
 }
 
 /* A new file is in its directory only when that is on disk, too. */

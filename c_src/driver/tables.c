@@ -3,13 +3,18 @@
 #include <string.h>
 
 /*
- * What stands behind the numbers in events, said once in each segment. What is needed is looked up
- * inside the gate and kept as it will be written, but for atoms: their text is asked for behind the
- * gate. Without memory something stays unsaid, and a reader shows its number.
+ * What stands behind the numbers in events, said once in each segment: at first all that the run
+ * has said before, for the last events before a kill are read from the rings, beside whichever
+ * segments are left. What is needed is looked up inside the gate and kept as it will be written,
+ * but for atoms: their text is asked for behind the gate. Without memory something stays unsaid,
+ * and a reader shows its number.
  */
 
 #define PIECE 65536u /* of a block, so that none passes LIN_BLOCK_MAX */
 #define BITS(n) (((n) + 63u) / 64u)
+#define NAMES_KEPT                                                                                 \
+    32768u /* atoms that are reasons or names of processes may be many: then only what             \
+              is needed is said */
 
 /* Bytes that grow. */
 struct bytes {
@@ -70,18 +75,6 @@ void lin_tables_destroy(struct lin_tables *tables) {
     release(tables->names.slot);
     enif_free_env(tables->env);
     enif_free(tables);
-}
-
-void lin_tables_clear(struct lin_tables *tables) {
-    if (tables->names.slot != NULL)
-        memset(tables->names.slot, 0, tables->names.room * sizeof *tables->names.slot);
-    tables->names.used = 0;
-    memset(tables->functions, 0, sizeof tables->functions);
-    memset(tables->sites, 0, sizeof tables->sites);
-    memset(tables->files, 0, sizeof tables->files);
-    memset(tables->nodes, 0, sizeof tables->nodes);
-    tables->new_names.used = tables->new_functions.used = tables->new_files.used = 0;
-    tables->new_sites.used = tables->new_nodes.used = 0;
 }
 
 /* Room for so many bytes more, zeroed; NULL without memory. */
@@ -218,13 +211,51 @@ static void need_site(struct lin_tables *tables, const struct lin_census *census
     note_site(tables, id);
 }
 
-static void need_node(struct lin_tables *tables, uint64_t packed) {
-    uint32_t index = LIN_FOREIGN_NODE(packed);
+static void need_node(struct lin_tables *tables, uint32_t index) {
     uint64_t atom = lin_node_at(index);
     struct node *node =
         atom != 0 && mark(tables->nodes, index) ? grow(&tables->new_nodes, sizeof *node) : NULL;
     if (node != NULL)
         *node = (struct node){index, atom};
+}
+
+static bool has(const uint64_t *bits, uint32_t n) { return (bits[n / 64] >> n % 64 & 1) != 0; }
+
+static void name_again(struct lin_tables *tables) {
+    struct names said = tables->names;
+    tables->names = (struct names){.slot = NULL};
+    for (uint32_t i = 0; said.used <= NAMES_KEPT && i < said.room; i++)
+        need_name(tables, said.slot[i]);
+    release(said.slot);
+}
+
+static void forget(struct lin_tables *tables) {
+    memset(tables->functions, 0, sizeof tables->functions);
+    memset(tables->sites, 0, sizeof tables->sites);
+    memset(tables->files, 0, sizeof tables->files);
+    memset(tables->nodes, 0, sizeof tables->nodes);
+    tables->new_names.used = tables->new_functions.used = tables->new_files.used = 0;
+    tables->new_sites.used = tables->new_nodes.used = 0;
+}
+
+void lin_tables_again(struct lin_tables *tables, const struct lin_census *census) {
+    uint64_t functions[BITS(LIN_MFA_SLOTS)];
+    uint64_t sites[BITS(LIN_SITES + 1)];
+    uint64_t nodes[BITS(1u << 16)];
+    memcpy(functions, tables->functions, sizeof functions);
+    memcpy(sites, tables->sites, sizeof sites);
+    memcpy(nodes, tables->nodes, sizeof nodes);
+    forget(tables);
+    name_again(tables);
+    for (uint32_t id = 0; census != NULL && id < LIN_MFA_SLOTS; id++)
+        if (has(functions, id))
+            need_function(tables, census, id);
+    for (uint32_t id = 0; census != NULL && id <= LIN_SITES; id++)
+        if (has(sites, id))
+            need_site(tables, census, id);
+    for (uint32_t index = 0; index < 1u << 16; index++)
+        if (has(nodes, index))
+            need_node(tables, index);
 }
 
 void lin_tables_need_events(struct lin_tables *tables, const struct lin_census *census,
@@ -234,7 +265,7 @@ void lin_tables_need_events(struct lin_tables *tables, const struct lin_census *
         case LIN_EV_BIRTH:
             need_site(tables, census, event->b);
             if ((event->flags & LIN_F_FOREIGN) != 0)
-                need_node(tables, event->a);
+                need_node(tables, LIN_FOREIGN_NODE(event->a));
             break;
         case LIN_EV_BORN:
             need_function(tables, census, event->b);
@@ -254,7 +285,7 @@ void lin_tables_need_entry(struct lin_tables *tables, const struct lin_census *c
     need_function(tables, census, entry->initial_call);
     need_function(tables, census, entry->spawner);
     if ((entry->flags & LIN_F_FOREIGN) != 0)
-        need_node(tables, entry->parent);
+        need_node(tables, LIN_FOREIGN_NODE(entry->parent));
 }
 
 #define SMALL_ATOM_UTF8_EXT 119

@@ -107,7 +107,8 @@ static void print_block(void *arg, const struct lin_block *block) {
         print(arg, &events->event[i]);
 }
 
-int dump_command(const struct options *options) {
+int dump_command(const void *given) {
+    const struct options *options = given;
     struct loaded loaded;
     struct dump dump = {options, &loaded};
     int status = load_run(options, &loaded); /* for what things are called */

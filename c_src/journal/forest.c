@@ -277,7 +277,8 @@ static void print_json(const struct forest *forest) {
     }
 }
 
-int forest_command(const struct options *options) {
+int forest_command(const void *given) {
+    const struct options *options = given;
     struct loaded loaded;
     int status = load_run(options, &loaded);
     if (status != 0) {

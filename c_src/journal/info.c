@@ -66,7 +66,8 @@ static void print_plain(const struct lin_run *run, uint64_t left, uint64_t missi
         printf("  its rings were in memory only: the last events did not outlive it\n");
 }
 
-int info_command(const struct options *options) {
+int info_command(const void *given) {
+    const struct options *options = given;
     struct loaded loaded;
     int status = load_runs(options, &loaded);
     for (size_t i = 0; i < loaded.run_count && status == 0; i++) {

@@ -46,7 +46,8 @@ static bool is_shown(const struct options *options, const struct lin_dead_event 
     return options->all || (dead->entry.flags & LIN_CLASS_OWN) == 0;
 }
 
-int last_command(const struct options *options) {
+int last_command(const void *given) {
+    const struct options *options = given;
     struct loaded loaded;
     int status = load_run(options, &loaded);
     if (status == 0) {

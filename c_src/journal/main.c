@@ -9,11 +9,6 @@
  * lineage-journal: what the flight recorder of a node has written, read where no node is.
  */
 
-struct command {
-    const char *name, *what, *help;
-    int (*run)(const struct options *options);
-};
-
 #define COMMON                                                                                     \
     "  --run ID    another run than the newest: see `lineage-journal info DIR`\n"                  \
     "  --json      JSON, a line for each thing\n"                                                  \
@@ -22,7 +17,7 @@ struct command {
     "  --at TIME   the moment: seconds before the end (-1.5), or a time in UTC\n"                  \
     "              (2026-01-31T12:00:00.5Z); else the end: of a node that died, its death\n"
 
-static const struct command commands[] = {
+static const struct cli_command commands[] = {
     {"info", "the runs in a journal, and how they ended",
      "lineage-journal info [--json] DIR\n\n"
      "The runs that DIR holds, oldest first: which node, when, whether it is running, has "
@@ -60,31 +55,14 @@ static const struct command commands[] = {
          COMMON,
      sites_command},
 };
-#define COMMANDS (sizeof commands / sizeof commands[0])
 
-static int usage(FILE *out) {
-    fprintf(out, "usage: lineage-journal COMMAND [OPTION]... DIR\n\n");
-    for (size_t i = 0; i < COMMANDS; i++)
-        fprintf(out, "  %-8s%s\n", commands[i].name, commands[i].what);
-    fprintf(out,
-            "\nDIR is the directory that attach was given as `journal`. `lineage-journal COMMAND\n"
-            "--help` tells more. Exit status: 0; 2 for a wrong command line; 3 where DIR holds no\n"
-            "journal.\n");
-    return out == stdout ? 0 : EXIT_USAGE;
-}
-
-static int wrong(const struct command *command, const char *what) {
-    fprintf(stderr, "lineage-journal %s: %s: see `lineage-journal %s --help`.\n", command->name,
-            what, command->name);
-    return EXIT_USAGE;
-}
-
-static int parse(const struct command *command, int argc, char **argv, struct options *options) {
+static const char *parse(int argc, char **argv, void *to) {
     static const struct option known[] = {
         {"json", no_argument, NULL, 'j'},      {"all", no_argument, NULL, 'a'},
         {"run", required_argument, NULL, 'r'}, {"at", required_argument, NULL, 't'},
         {"help", no_argument, NULL, 'h'},      {NULL, 0, NULL, 0},
     };
+    struct options *options = to;
     char *end;
     int c;
     opterr = 0;
@@ -105,37 +83,34 @@ static int parse(const struct command *command, int argc, char **argv, struct op
         case 'n':
             options->count = strtoul(optarg, &end, 10);
             if (*end != 0 || options->count == 0 || optarg[0] == '-')
-                return wrong(command, "-n takes a number, 1 or more");
+                return "-n takes a number, 1 or more";
             break;
         case 'h':
-            fputs(command->help, stdout);
-            exit(0);
+            return "";
         default:
-            return wrong(command, "that is no option of it, or lacks its value");
+            return "that is no option of it, or lacks its value";
         }
     }
     if (argc - optind != 1)
-        return wrong(command, "it takes one directory");
+        return "it takes one directory";
     options->dir = argv[optind];
-    return 0;
+    return NULL;
 }
 
 int main(int argc, char **argv) {
-    struct options options = {.count = 20};
-    if (argc < 2)
-        return usage(stderr);
-    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "help") == 0)
-        return usage(stdout);
-    options.colour = isatty(STDOUT_FILENO) && getenv("NO_COLOR") == NULL;
-    for (size_t i = 0; i < COMMANDS; i++) {
-        if (strcmp(argv[1], commands[i].name) != 0)
-            continue;
-        int status = parse(&commands[i], argc - 1, argv + 1, &options);
-        if (status == 0)
-            status = commands[i].run(&options);
-        /* A pipe that was closed is no success of ours to tell. */
-        return fflush(stdout) == 0 || status != 0 ? status : EXIT_FAILURE;
-    }
-    fprintf(stderr, "lineage-journal: %s is no command.\n", argv[1]);
-    return usage(stderr);
+    struct options options = {.count = 20,
+                              .colour = isatty(STDOUT_FILENO) && getenv("NO_COLOR") == NULL};
+    const struct cli cli = {
+        .tool = "lineage-journal",
+        .form = "COMMAND [OPTION]... DIR",
+        .tail =
+            "DIR is the directory that attach was given as `journal`. `lineage-journal COMMAND\n"
+            "--help` tells more. Exit status: 0; 2 for a wrong command line; 3 where DIR holds no\n"
+            "journal.\n",
+        .commands = commands,
+        .count = sizeof commands / sizeof commands[0],
+        .options = &options,
+        .parse = parse,
+    };
+    return cli_main(&cli, argc, argv);
 }

@@ -57,7 +57,8 @@ static void print(const struct options *options, const struct loaded *loaded,
     puts("}");
 }
 
-int sites_command(const struct options *options) {
+int sites_command(const void *given) {
+    const struct options *options = given;
     struct loaded loaded;
     int status = load_run(options, &loaded);
     uint32_t max = status == 0 ? lin_replay_sites_max(loaded.replay) : 0;

@@ -225,17 +225,3 @@ const char *orphan_text(const struct loaded *loaded, const struct lin_entry *ent
         return "escaped";
     return lin_replay_find(loaded->replay, entry->parent) != NULL ? "detached" : "abandoned";
 }
-
-void json_text(const char *text) {
-    putchar('"');
-    for (; *text != 0; text++) {
-        unsigned char c = (unsigned char)*text;
-        if (c == '"' || c == '\\')
-            printf("\\%c", c);
-        else if (c < 0x20)
-            printf("\\u%04x", c);
-        else
-            putchar(c);
-    }
-    putchar('"');
-}

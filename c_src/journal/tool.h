@@ -9,12 +9,13 @@
 #ifndef LIN_TOOL_H
 #define LIN_TOOL_H
 
+#include "cli.h"
 #include "replay.h"
 
 #include <stdbool.h>
 #include <stdio.h>
 
-enum { EXIT_USAGE = 2, EXIT_NO_JOURNAL = 3 };
+enum { EXIT_NO_JOURNAL = 3 };
 
 struct options {
     const char *dir;
@@ -66,14 +67,12 @@ uint64_t wall_of(const struct lin_run *run, uint64_t ticks);
 uint64_t ticks_of(const struct lin_run *run, uint64_t wall_ns);
 const char *kind_text(uint8_t kind);
 const char *orphan_text(const struct loaded *loaded, const struct lin_entry *entry);
-/* Prints a JSON string with its quotes. */
-void json_text(const char *text);
 
 /* The subcommands: they return an exit status. */
-int info_command(const struct options *options);
-int dump_command(const struct options *options);
-int forest_command(const struct options *options);
-int last_command(const struct options *options);
-int sites_command(const struct options *options);
+int info_command(const void *options);
+int dump_command(const void *options);
+int forest_command(const void *options);
+int last_command(const void *options);
+int sites_command(const void *options);
 
 #endif

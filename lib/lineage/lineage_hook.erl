@@ -5,7 +5,7 @@
 %% every scheduler while the VM walks its process table. Flags go pid by pid.
 -module(lineage_hook).
 
--export([api/0, has_system/0, holder/0, new/1, arm/1, check/1, disarm/1, destroy/1, clear_stale/0,
+-export([api/0, has_system/0, holder/0, holder/1, new/1, arm/1, check/1, disarm/1, destroy/1, clear_stale/0,
          flag/2, unflag/2, state/1, session/2, vm/2]).
 
 -export_type([hook/0, holder/0]).
@@ -41,6 +41,23 @@ holder() ->
     case api() of
         sessions -> none;
         single -> tracer_of(new_processes)
+    end.
+
+%% @doc As {@link holder/0}, but a process that traces gets `Patience' milliseconds to end: `dbg:stop/0'
+%% returns while its tracer still writes what it has.
+-spec holder(non_neg_integer()) -> none | holder().
+holder(Patience) ->
+    case holder() of
+        Tracer when is_pid(Tracer) ->
+            Ref = monitor(process, Tracer),
+            receive
+                {'DOWN', Ref, process, _, _} -> holder()
+            after Patience ->
+                demonitor(Ref, [flush]),
+                Tracer
+            end;
+        Other ->
+            Other
     end.
 
 %% @doc A hook that is not armed yet. `State' is the session number of the NIF.

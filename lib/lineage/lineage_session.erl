@@ -42,6 +42,7 @@
 -define(IDLE_MS, 5000).        % a killed process's scope is left to those who may check it
 -define(GHOSTS, 65536).      % records of the dead that may stay beside as many as are live
 -define(FREE, 49152).        % free records: 3 MiB
+-define(PATIENCE, 500).       % ms that a tool which was stopped gets to leave the hook
 
 -spec start_link() -> {ok, pid()} | ignore | {error, term()}.
 start_link() ->
@@ -319,7 +320,7 @@ terminate(Reason, #st{pump = Pump} = St) ->
 open(Options) ->
     case nif() of
         ok ->
-            case lineage_hook:holder() of
+            case lineage_hook:holder(?PATIENCE) of
                 none -> open_census(Options);
                 {lineage_nif, _Stale} -> open_census(Options);
                 Holder -> {error, {tracer_held, Holder}}
