@@ -73,4 +73,4 @@ matrix: ## the tests on OTP 27 and 29, in chroots (needs root)
 	@test/support/matrix.sh
 
 clean: ## remove what was built
-	rm -rf _build priv/lineage.so priv/lineage-journal
+	rm -rf _build priv/lineage.so priv/lineage-journal priv/lineage-probe

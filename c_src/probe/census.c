@@ -1,0 +1,175 @@
+#include "census.h"
+#include "probe.h"
+
+#include "census.skel.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <time.h>
+
+struct probes {
+    struct census_bpf *bpf;
+    struct bpf_link *births, *deaths;
+};
+
+static int attach(struct probes *probes, const struct target *target) {
+    int status = kernel_uprobe(probes->bpf->progs.create_returns, target, "erl_create_process",
+                               true, false, &probes->births);
+    if (status != 0)
+        return status;
+    return kernel_uprobe(probes->bpf->progs.exits, target, "erts_do_exit_process", false, false,
+                         &probes->deaths);
+}
+
+static void detach(struct probes *probes) {
+    bpf_link__destroy(probes->births);
+    bpf_link__destroy(probes->deaths);
+    probes->births = probes->deaths = NULL;
+}
+
+static uint64_t dropped(const struct probes *probes) {
+    return kernel_missed(probes->bpf->progs.create_returns) +
+           kernel_missed(probes->bpf->progs.exits);
+}
+
+/* Rates per second from windows, with the half of their 95 % interval: windows differ as they do.
+ */
+struct rate {
+    uint64_t windows;
+    double sum, squares;
+};
+
+static void rate_add(struct rate *rate, uint64_t events, double seconds) {
+    double value = (double)events / seconds;
+    rate->windows++;
+    rate->sum += value;
+    rate->squares += value * value;
+}
+
+static double rate_mean(const struct rate *rate) {
+    return rate->windows == 0 ? 0 : rate->sum / (double)rate->windows;
+}
+
+/* A negative value: unknown, with fewer than two windows. */
+static double rate_error(const struct rate *rate) {
+    double n = (double)rate->windows, mean = rate_mean(rate);
+    if (rate->windows < 2)
+        return -1;
+    double variance = (rate->squares - n * mean * mean) / (n - 1);
+    return 1.96 * sqrt((variance > 0 ? variance : 0) / n);
+}
+
+struct sampling {
+    struct probes *probes;
+    const struct target *target;
+    double percent;
+    struct rate births, deaths;
+    int status;
+};
+
+static void sleep_ms(double ms) {
+    struct timespec time = {.tv_sec = (time_t)(ms / 1000), .tv_nsec = (long)(fmod(ms, 1000) * 1e6)};
+    nanosleep(&time, NULL);
+}
+
+/* One second: `percent` of it watched. What was attached is taken away: it costs by the call. */
+static void sample(void *arg) {
+    struct sampling *sampling = arg;
+    struct census_bpf__bss *counts = sampling->probes->bpf->bss;
+    if (sampling->status != 0 || target_ended(sampling->target))
+        return;
+    uint64_t births = counts->births, deaths = counts->deaths;
+    sampling->status = attach(sampling->probes, sampling->target);
+    if (sampling->status == 0) {
+        uint64_t from = probe_now_ns();
+        counts->counting = true;
+        sleep_ms(10 * sampling->percent);
+        counts->counting = false;
+        double seconds = (double)(probe_now_ns() - from) / 1e9;
+        rate_add(&sampling->births, counts->births - births, seconds);
+        rate_add(&sampling->deaths, counts->deaths - deaths, seconds);
+    }
+    detach(sampling->probes);
+    sleep_ms(1000 - 10 * sampling->percent);
+}
+
+static void print_sampled(const struct options *options, const struct window *window,
+                          const struct sampling *sampling, uint64_t lost) {
+    const struct rate *births = &sampling->births, *deaths = &sampling->deaths;
+    window_print(window, options->json);
+    printf(options->json ? ",\"sample\":%g,\"windows\":%" PRIu64
+                           ",\"births_per_s\":%.3f,\"births_error\":%.3f,"
+                           "\"deaths_per_s\":%.3f,\"deaths_error\":%.3f,\"dropped\":%" PRIu64 "}\n"
+                         : "sampled %g %% of each of %" PRIu64 " s; +- 95 %% (-1: unknown)\n"
+                           "  births/s  %10.1f +- %.1f\n"
+                           "  deaths/s  %10.1f +- %.1f\n"
+                           "  dropped   %10" PRIu64 "\n",
+           options->sample, births->windows, rate_mean(births), rate_error(births),
+           rate_mean(deaths), rate_error(deaths), lost);
+}
+
+static void print_counts(const struct options *options, const struct window *window,
+                         const struct census_bpf__bss *counts, uint64_t lost) {
+    int64_t change = (int64_t)(counts->births - counts->deaths);
+    double seconds = window_seconds(window);
+    window_print(window, options->json);
+    printf(options->json ? ",\"births\":%" PRIu64 ",\"failed\":%" PRIu64 ",\"deaths\":%" PRIu64
+                           ",\"live_change\":%" PRId64 ",\"dropped\":%" PRIu64
+                           ",\"births_per_s\":%.3f,\"deaths_per_s\":%.3f}\n"
+                         : "  births       %10" PRIu64 "\n"
+                           "  failed       %10" PRIu64 "\n"
+                           "  deaths       %10" PRIu64 "\n"
+                           "  live_change  %+10" PRId64 "\n"
+                           "  dropped      %10" PRIu64 "\n"
+                           "  births/s     %12.1f\n"
+                           "  deaths/s     %12.1f\n",
+           (uint64_t)counts->births, (uint64_t)counts->failed, (uint64_t)counts->deaths, change,
+           lost, (double)counts->births / seconds, (double)counts->deaths / seconds);
+}
+
+static int count(const struct options *options, const struct target *target,
+                 struct probes *probes) {
+    struct sampling sampling = {.probes = probes, .target = target, .percent = options->sample};
+    struct window window = {.target = target, .command = "census", .seconds = options->seconds};
+    /* Also before sampling: what cannot be is said at once. */
+    int status = attach(probes, target);
+    if (status != 0)
+        return status;
+    if (options->sample > 0) {
+        detach(probes);
+        window.each = sample;
+        window.arg = &sampling;
+    } else {
+        probes->bpf->bss->counting = true;
+    }
+    window_watch(&window);
+    probes->bpf->bss->counting = false;
+    if (sampling.status != 0 && sampling.births.windows == 0)
+        return sampling.status;
+    if (options->sample > 0)
+        print_sampled(options, &window, &sampling, dropped(probes));
+    else
+        print_counts(options, &window, probes->bpf->bss, dropped(probes));
+    return 0;
+}
+
+int census_command(const void *given) {
+    const struct options *options = given;
+    struct target target;
+    struct probes probes = {0};
+    window_catch_signals();
+    int status = target_open(options, &target);
+    if (status == 0)
+        status = kernel_allows(&target);
+    if (status != 0)
+        goto cleanup;
+    probes.bpf = census_bpf__open();
+    int error = probes.bpf == NULL ? -ENOMEM : census_bpf__load(probes.bpf);
+    status = error != 0 ? kernel_refused("load the census's programs", error)
+                        : count(options, &target, &probes);
+cleanup:
+    detach(&probes);
+    census_bpf__destroy(probes.bpf);
+    target_close(&target);
+    return status;
+}

@@ -1,0 +1,206 @@
+#include "probe.h"
+
+#include <bpf/bpf.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/utsname.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { CAP_SYS_ADMIN = 21, CAP_PERFMON = 38, CAP_BPF = 39 };
+
+/* What libbpf said last: told only when it says why something failed. */
+static char said[512];
+
+static int hear(enum libbpf_print_level level, const char *format, va_list args) {
+    if (level == LIBBPF_WARN)
+        vsnprintf(said, sizeof said, format, args);
+    return 0;
+}
+
+/* A number behind a key of /proc/PID/status; 0 without it. */
+static unsigned long long status_of(const char *path, const char *key, int base) {
+    char line[256];
+    unsigned long long value = 0;
+    FILE *file = fopen(path, "re");
+    if (file == NULL)
+        return 0;
+    while (fgets(line, sizeof line, file) != NULL)
+        if (strncmp(line, key, strlen(key)) == 0)
+            value = strtoull(line + strlen(key), NULL, base);
+    fclose(file);
+    return value;
+}
+
+static int privileges(void) {
+    char self[4096] = "lineage-probe";
+    unsigned long long have = status_of("/proc/self/status", "CapEff:", 16);
+    bool all = (have >> CAP_SYS_ADMIN & 1) != 0;
+    bool perfmon = all || (have >> CAP_PERFMON & 1) != 0, bpf = all || (have >> CAP_BPF & 1) != 0;
+    if (perfmon && bpf)
+        return 0;
+    ssize_t len = readlink("/proc/self/exe", self, sizeof self - 1);
+    if (len > 0)
+        self[len] = 0;
+    fprintf(stderr,
+            "lineage-probe: %s%s%s missing: as root, run `setcap cap_bpf,cap_perfmon+ep %s`, or "
+            "run the "
+            "probe as root.\n",
+            bpf ? "" : "CAP_BPF", bpf || perfmon ? "" : " and ",
+            perfmon ? (bpf ? "" : " is") : "CAP_PERFMON is", self);
+    return EXIT_PRIVILEGE;
+}
+
+/*
+ * Linux 6.11 to 6.13 return from a watched function by a system call of their own, which a seccomp
+ * filter that does not know it kills the process for.
+ */
+static bool deadly(const struct target *target) {
+    char path[64];
+    struct utsname kernel;
+    unsigned major, minor;
+    snprintf(path, sizeof path, "/proc/%d/status", (int)target->pid);
+    return uname(&kernel) == 0 && sscanf(kernel.release, "%u.%u", &major, &minor) == 2 &&
+           major == 6 && minor >= 11 && minor <= 13 && status_of(path, "Seccomp:", 10) == 2;
+}
+
+int kernel_allows(const struct target *target) {
+    libbpf_set_print(hear);
+    libbpf_set_strict_mode(LIBBPF_STRICT_ALL);
+    if (access("/sys/kernel/btf/vmlinux", R_OK) != 0) {
+        fprintf(stderr, "lineage-probe: this kernel has no /sys/kernel/btf/vmlinux: it takes Linux "
+                        "5.8 or later, "
+                        "built with CONFIG_DEBUG_INFO_BTF.\n");
+        return EXIT_PRIVILEGE;
+    }
+    if (deadly(target)) {
+        fprintf(stderr,
+                "lineage-probe: %s runs under a seccomp filter, and this kernel (6.11 to 6.13) "
+                "could kill "
+                "it for being watched: use Linux 6.14, or take the filter away.\n",
+                target_text(target));
+        return EXIT_PRIVILEGE;
+    }
+    return privileges();
+}
+
+int kernel_refused(const char *what, int error) {
+    size_t len = strlen(said);
+    while (len > 0 && (said[len - 1] == '\n' || said[len - 1] == '.'))
+        said[--len] = 0;
+    if (error == -EPERM || error == -EACCES) {
+        fprintf(stderr,
+                "lineage-probe: the kernel does not allow to %s (%s), though CAP_BPF and "
+                "CAP_PERFMON are "
+                "there: lockdown, a seccomp filter or a container's rules forbid it.\n",
+                what, strerror(-error));
+        return EXIT_PRIVILEGE;
+    }
+    fprintf(stderr, "lineage-probe: the kernel could not %s: %s%s%s.\n", what, strerror(-error),
+            len > 0 ? ": " : "", said);
+    return EXIT_FAILURE;
+}
+
+int kernel_uprobe(struct bpf_program *program, const struct target *target, const char *function,
+                  bool at_return, bool optional, struct bpf_link **out) {
+    LIBBPF_OPTS(bpf_uprobe_opts, options, .func_name = function, .retprobe = at_return);
+    *out = bpf_program__attach_uprobe_opts(program, target->pid, target->exe, 0, &options);
+    if (*out != NULL)
+        return 0;
+    if (errno == ENOENT && !target_ended(target)) {
+        if (optional)
+            return EXIT_SYMBOLS;
+        fprintf(stderr,
+                "lineage-probe: this VM (%s) was built without the name of its function %s, so "
+                "that the "
+                "kernel cannot watch it (Debian's OTP 29 is one): Lineage's own counts do not need "
+                "it.\n",
+                target->path, function);
+        return EXIT_SYMBOLS;
+    }
+    if (target_ended(target)) {
+        fprintf(stderr, "lineage-probe: %s has ended.\n", target_text(target));
+        return EXIT_NODE;
+    }
+    return kernel_refused("watch a function of the VM", -errno);
+}
+
+uint64_t kernel_missed(const struct bpf_program *program) {
+    struct bpf_prog_info info = {0};
+    __u32 bytes = sizeof info;
+    if (bpf_obj_get_info_by_fd(bpf_program__fd(program), &info, &bytes) != 0)
+        return 0;
+    return info.recursion_misses;
+}
+
+uint64_t probe_now_ns(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+/* Writer: the signal's handler. Reader: the window. */
+static volatile sig_atomic_t signalled;
+
+static void catch (int signal) { signalled = signal; }
+
+void window_catch_signals(void) {
+    struct sigaction action = {.sa_handler = catch};
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+}
+
+static bool is_over(struct window *window) {
+    uint64_t passed = probe_now_ns() - window->from_ns;
+    if (signalled != 0)
+        window->end = WINDOW_SIGNAL;
+    else if (target_ended(window->target))
+        window->end = WINDOW_NODE;
+    else if (window->seconds > 0 && (double)passed >= window->seconds * 1e9)
+        window->end = WINDOW_TIME;
+    else
+        return false;
+    return true;
+}
+
+void window_watch(struct window *window) {
+    enum { TURN_MS = 20 };
+    window->from_ns = probe_now_ns();
+    fprintf(stderr, "lineage-probe: %s watches %s", window->command, target_text(window->target));
+    if (window->seconds > 0)
+        fprintf(stderr, " for %g s.\n", window->seconds);
+    else
+        fprintf(stderr, " until Ctrl-C.\n");
+    while (!is_over(window)) {
+        struct timespec turn = {.tv_nsec = TURN_MS * 1000000};
+        nanosleep(&turn, NULL);
+        if (window->ring != NULL)
+            ring_buffer__consume(window->ring);
+        if (window->each != NULL)
+            window->each(window->arg);
+    }
+    window->to_ns = probe_now_ns();
+}
+
+double window_seconds(const struct window *window) {
+    return (double)(window->to_ns - window->from_ns) / 1e9;
+}
+
+void window_print(const struct window *window, bool json) {
+    static const char *const ends[] = {"time", "signal", "node"};
+    if (json) {
+        printf("{\"pid\":%d,\"node\":", (int)window->target->pid);
+        if (window->target->node != NULL)
+            json_text(window->target->node);
+        else
+            printf("null");
+        printf(",\"seconds\":%.6f,\"ended\":\"%s\"", window_seconds(window), ends[window->end]);
+        return;
+    }
+    printf("%s, %.2f s%s\n", target_text(window->target), window_seconds(window),
+           window->end == WINDOW_NODE
+               ? ": the node has ended, and a new one of its name is another process"
+               : "");
+}

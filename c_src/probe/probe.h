@@ -1,0 +1,92 @@
+/*
+ * probe.h - what the files of lineage-probe share.
+ *
+ * Model: main.c reads the command line, target.c finds the node and looks after it, kernel.c asks
+ * what the kernel allows and attaches programs; each command loads its own (x.bpf.c), watches for a
+ * window of time and prints. The node is never stopped, changed or asked: it need not know.
+ * Whatever it is that cannot be, one sentence says what to do. Ownership: a command owns what it
+ * opens. Threads: one. Units: nanoseconds of CLOCK_MONOTONIC.
+ */
+#ifndef LIN_PROBE_H
+#define LIN_PROBE_H
+
+#include "cli.h"
+
+#include <bpf/libbpf.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+enum {
+    EXIT_PRIVILEGE = 3, /* not allowed: which capability is missing, and how to give it */
+    EXIT_SYMBOLS = 4,   /* this VM does not name the function to watch */
+    EXIT_NODE = 5       /* no such process, or not a node */
+};
+
+struct options {
+    pid_t pid;        /* 0: not given */
+    const char *node; /* NULL: not given */
+    double seconds;   /* 0: until SIGINT or SIGTERM, or the node's end */
+    bool json;
+    double sample;       /* percent of the time; 0: all of it */
+    const char *journal; /* verify */
+    unsigned ring_mib;
+    double threshold_ms; /* stalls */
+    bool feed;
+};
+
+struct target {
+    pid_t pid;
+    const char *node; /* its name as it was asked for; NULL when it was asked for by pid */
+    int pidfd;
+    uid_t uid;
+    char exe[64];    /* /proc/PID/exe: the file that runs, also when another lies at its path */
+    char path[4096]; /* what it is called */
+};
+
+/* Each returns 0, or prints one sentence and returns an exit status. */
+int target_open(const struct options *options, struct target *target);
+void target_close(struct target *target);
+bool target_ended(const struct target *target);
+/* "node NAME (PID)", or "PID". */
+const char *target_text(const struct target *target);
+
+/* Whether this kernel runs such programs, and for us. */
+int kernel_allows(const struct target *target);
+/* Why the last thing that libbpf was asked for failed; prints. */
+int kernel_refused(const char *what, int error);
+/* A uprobe on a function of the VM. Prints; but not EXIT_SYMBOLS of one that is `optional`. */
+int kernel_uprobe(struct bpf_program *program, const struct target *target, const char *function,
+                  bool at_return, bool optional, struct bpf_link **out);
+/* How often the kernel could not run a program; 0 where it does not count that. */
+uint64_t kernel_missed(const struct bpf_program *program);
+
+enum window_end { WINDOW_TIME, WINDOW_SIGNAL, WINDOW_NODE };
+
+struct window {
+    const struct target *target;
+    const char *command;
+    double seconds;
+    struct ring_buffer *ring; /* NULL: none */
+    void (*each)(void *arg);  /* NULL: none; some times a second */
+    void *arg;
+    uint64_t from_ns, to_ns;
+    enum window_end end;
+};
+
+/* Says on stderr that it begins, and comes back when the window has ended. */
+void window_watch(struct window *window);
+void window_catch_signals(void);
+double window_seconds(const struct window *window);
+/* The fields that each command's JSON begins with, without the closing brace; or a line of text. */
+void window_print(const struct window *window, bool json);
+
+uint64_t probe_now_ns(void);
+
+/* The commands: they return an exit status. */
+int census_command(const void *options);
+int verify_command(const void *options);
+int stalls_command(const void *options);
+int ospids_command(const void *options);
+
+#endif

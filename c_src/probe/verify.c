@@ -1,0 +1,385 @@
+#include "census.h"
+#include "clock.h"
+#include "probe.h"
+#include "scan.h"
+
+#include "census.skel.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/*
+ * Both sides' births and deaths in one window, process by process. Each side is a list of (pid,
+ * time), sorted by pid; what stands in one only, and not within EDGE_NS of the window's ends, is a
+ * difference.
+ */
+
+#define EDGE_NS                                                                                    \
+    500000000u /* a birth is seen at slightly different moments, and a thread may wait between */
+#define SEEN_MAX (64u << 20)  /* a GiB: then the window is closed */
+#define SETTLE_NS 1500000000u /* the recorder writes what happened within this time */
+
+struct list {
+    struct lin_seen *seen;
+    size_t count, room;
+    bool full; /* or without memory */
+};
+
+static void list_add(struct list *list, uint64_t pid, uint64_t at) {
+    if (list->count == list->room) {
+        size_t room = list->room == 0 ? 65536 : 2 * list->room;
+        struct lin_seen *seen =
+            room > SEEN_MAX ? NULL : realloc(list->seen, room * sizeof *list->seen);
+        if (seen == NULL) {
+            list->full = true;
+            return;
+        }
+        list->seen = seen;
+        list->room = room;
+    }
+    list->seen[list->count++] = (struct lin_seen){.pid = pid, .at = at};
+}
+
+static int by_pid(const void *left, const void *right) {
+    const struct lin_seen *l = left, *r = right;
+    if (l->pid != r->pid)
+        return l->pid < r->pid ? -1 : 1;
+    return l->at < r->at ? -1 : l->at > r->at;
+}
+
+static void list_sort(struct list *list) {
+    if (list->count != 0)
+        qsort(list->seen, list->count, sizeof *list->seen, by_pid);
+}
+
+/* What the kernel told. */
+struct kernel_side {
+    struct list births, deaths;
+};
+
+static int take(void *arg, void *data, size_t bytes) {
+    struct kernel_side *side = arg;
+    const struct lin_seen *seen = data;
+    bool death = (seen->at & LIN_SEEN_DEATH) != 0;
+    (void)bytes;
+    list_add(death ? &side->deaths : &side->births, seen->pid, seen->at & ~LIN_SEEN_DEATH);
+    return 0;
+}
+
+/* What Lineage has recorded, in its ticks: two points that the probe took make them nanoseconds. */
+struct lineage_side {
+    struct lin_clock_point from, to; /* around the window, with EDGE_NS at its ends */
+    struct list births, deaths;
+    uint64_t missing; /* counted by gaps */
+    bool swept;       /* deaths were found by sweeping: `exits => suspects` */
+};
+
+static uint64_t ns_of(const struct lineage_side *side, uint64_t ticks) {
+    double rate =
+        (double)(side->to.ns - side->from.ns) / (double)(side->to.ticks - side->from.ticks);
+    return side->from.ns + (uint64_t)(int64_t)((double)(int64_t)(ticks - side->from.ticks) * rate);
+}
+
+static void take_event(struct lineage_side *side, const struct lin_event *event) {
+    if (event->ticks < side->from.ticks || event->ticks > side->to.ticks)
+        return;
+    if (event->kind == LIN_EV_GAP)
+        side->missing += event->a;
+    else if (event->kind == LIN_EV_BIRTH)
+        list_add(&side->births, event->pid, ns_of(side, event->ticks));
+    else if (event->kind == LIN_EV_EXIT || event->kind == LIN_EV_SWEPT)
+        list_add(&side->deaths, event->pid, ns_of(side, event->ticks));
+    side->swept |= event->kind == LIN_EV_SWEPT;
+}
+
+static void take_block(void *arg, const struct lin_block *block) {
+    const struct lin_block_events *events = lin_block_payload(block, LIN_BLOCK_EVENTS);
+    for (uint32_t i = 0; events != NULL && i < events->count; i++)
+        take_event(arg, &events->event[i]);
+}
+
+static void take_left(struct lineage_side *side, const struct lin_left *left) {
+    for (uint32_t n = 0; n < left->rings->count; n++)
+        for (uint64_t at = left->from[n]; at < left->to[n]; at++) {
+            const struct lin_event *event = lin_left_at(left, n, at);
+            if (event != NULL)
+                take_event(side, event);
+        }
+    side->missing += left->untold;
+}
+
+static int fold(const char *dir, struct lin_run *run, struct lin_segment_name name, lin_block_fn fn,
+                void *arg) {
+    char path[4096];
+    void *data = NULL;
+    size_t bytes = 0;
+    if (!lin_segment_path(path, sizeof path, dir, name))
+        return -ENAMETOOLONG;
+    int result = lin_file_read(path, &data, &bytes);
+    if (result == -ENOENT) /* the oldest go while a node is running */
+        return 0;
+    if (result != 0)
+        return result;
+    lin_run_segment(run, name.no, data, bytes, fn, arg);
+    free(data);
+    return 0;
+}
+
+/* The node's newest run in the directory, read whole into `side` (NULL: its head only). */
+static int read_run(const char *dir, pid_t pid, struct lin_run *run, struct lineage_side *side) {
+    struct lin_segment_name *names;
+    size_t count;
+    int result = lin_scan_list(dir, &names, &count);
+    bool found = false;
+    for (size_t i = 0; result == 0 && i < count; i++) {
+        struct lin_run this;
+        if (i != 0 && names[i].run == names[i - 1].run)
+            continue;
+        lin_run_init(&this, names[i].run);
+        result = fold(dir, &this, names[i], NULL, NULL);
+        bool ours = this.head.os_pid == (uint32_t)pid && this.head.rings != 0;
+        if (ours && (!found || this.from_wall_ns >= run->from_wall_ns)) {
+            *run = this;
+            found = true;
+        }
+    }
+    uint64_t id = found ? run->id : 0;
+    if (found)
+        lin_run_init(run, id);
+    for (size_t i = 0; found && result == 0 && i < count; i++)
+        if (names[i].run == id)
+            result = fold(dir, run, names[i], side == NULL ? NULL : take_block, side);
+    free(names);
+    return result != 0 ? result : found ? 0 : -ENOENT;
+}
+
+static int read_lineage(const struct options *options, const struct target *target,
+                        struct lineage_side *side) {
+    struct lin_run run;
+    struct lin_left left;
+    int result = read_run(options->journal, target->pid, &run, side);
+    if (result == 0 && lin_left_read(&run, &left) == 0) {
+        take_left(side, &left);
+        lin_left_free(&left);
+    }
+    return result;
+}
+
+/* Before the window: that there is a journal to compare with. */
+static int journal_is_there(const struct options *options, const struct target *target) {
+    struct lin_run run;
+    int result = read_run(options->journal, target->pid, &run, NULL);
+    if (result == 0 && run.end == 0)
+        return 0;
+    if (result == 0 || result == -ENOENT)
+        fprintf(stderr,
+                "lineage-probe: %s is not recorded in %s: attach Lineage there with journal, and "
+                "name that "
+                "directory.\n",
+                target_text(target), options->journal);
+    else
+        fprintf(stderr, "lineage-probe: the journal in %s cannot be read: %s.\n", options->journal,
+                strerror(-result));
+    return EXIT_NODE;
+}
+
+struct difference {
+    uint64_t both, only_kernel, only_lineage, edge;
+    uint64_t example; /* the pid of one of those */
+};
+
+static void judge(struct difference *difference, const struct window *window, uint64_t pid,
+                  uint64_t at, uint64_t *only) {
+    if (at < window->from_ns + EDGE_NS || at + EDGE_NS > window->to_ns) {
+        difference->edge++;
+        return;
+    }
+    (*only)++;
+    difference->example = pid;
+}
+
+/* `kernel` holds what is in the window; `lineage` also what is a little outside. */
+static struct difference compare(const struct window *window, struct list *kernel,
+                                 struct list *lineage) {
+    struct difference difference = {0};
+    size_t k = 0, l = 0;
+    list_sort(kernel);
+    list_sort(lineage);
+    while (k < kernel->count || l < lineage->count) {
+        const struct lin_seen *left = k < kernel->count ? &kernel->seen[k] : NULL;
+        const struct lin_seen *right = l < lineage->count ? &lineage->seen[l] : NULL;
+        if (right == NULL || (left != NULL && left->pid < right->pid)) {
+            judge(&difference, window, left->pid, left->at, &difference.only_kernel);
+            k++;
+        } else if (left == NULL || left->pid > right->pid) {
+            if (right->at >= window->from_ns && right->at <= window->to_ns)
+                judge(&difference, window, right->pid, right->at, &difference.only_lineage);
+            l++;
+        } else {
+            difference.both++;
+            k++;
+            l++;
+        }
+    }
+    return difference;
+}
+
+struct outcome {
+    struct difference births, deaths;
+    uint64_t dropped, missing;
+    bool equal, explained;
+};
+
+static struct outcome conclude(const struct window *window, struct kernel_side *kernel,
+                               struct lineage_side *lineage, uint64_t dropped) {
+    struct outcome outcome = {.births = compare(window, &kernel->births, &lineage->births),
+                              .deaths = compare(window, &kernel->deaths, &lineage->deaths),
+                              .dropped = dropped,
+                              .missing = lineage->missing};
+    uint64_t by_kernel = outcome.births.only_lineage + outcome.deaths.only_lineage;
+    uint64_t by_lineage = outcome.births.only_kernel + outcome.deaths.only_kernel;
+    outcome.equal = by_kernel == 0 && by_lineage == 0;
+    outcome.explained = by_kernel <= dropped && by_lineage <= lineage->missing;
+    return outcome;
+}
+
+static void print_json(const char *key, const struct difference *difference) {
+    printf(",\"%s\":{\"both\":%" PRIu64 ",\"only_kernel\":%" PRIu64 ",\"only_lineage\":%" PRIu64
+           ",\"edge\":%" PRIu64 "}",
+           key, difference->both, difference->only_kernel, difference->only_lineage,
+           difference->edge);
+}
+
+static void print_row(const char *key, const struct difference *difference) {
+    printf("  %-8s%12" PRIu64 "%14" PRIu64 "%14" PRIu64 "%8" PRIu64 "\n", key, difference->both,
+           difference->only_kernel, difference->only_lineage, difference->edge);
+}
+
+static const char *verdict(const struct outcome *outcome) {
+    if (outcome->equal)
+        return "Both agree, process by process.";
+    if (outcome->explained)
+        return "They differ by no more than was dropped, and counted as dropped.";
+    return "They differ, and nothing that was dropped explains it.";
+}
+
+static void print(const struct options *options, const struct window *window,
+                  const struct outcome *outcome) {
+    window_print(window, options->json);
+    if (options->json) {
+        print_json("births", &outcome->births);
+        print_json("deaths", &outcome->deaths);
+        printf(",\"dropped\":%" PRIu64 ",\"missing\":%" PRIu64 ",\"verdict\":\"%s\"}\n",
+               outcome->dropped, outcome->missing,
+               outcome->equal       ? "equal"
+               : outcome->explained ? "explained"
+                                    : "different");
+        return;
+    }
+    puts("                  both   only kernel  only Lineage    edge");
+    print_row("births", &outcome->births);
+    print_row("deaths", &outcome->deaths);
+    printf("  dropped by the kernel: %" PRIu64 "; missing in the journal: %" PRIu64 "\n%s\n",
+           outcome->dropped, outcome->missing, verdict(outcome));
+}
+
+/* Lineage writes what is in its rings soon after; of a node that ended, all is there. */
+static void settle(const struct target *target, uint64_t since_ns) {
+    while (!target_ended(target) && probe_now_ns() - since_ns < SETTLE_NS)
+        usleep(10000);
+}
+
+struct watch {
+    struct kernel_side kernel;
+    struct lineage_side lineage;
+    struct census_bpf *bpf;
+    struct bpf_link *births, *deaths;
+    struct ring_buffer *ring;
+};
+
+static int load(struct watch *watch, const struct options *options, const struct target *target) {
+    watch->bpf = census_bpf__open();
+    if (watch->bpf == NULL)
+        return kernel_refused("open the census's programs", -errno);
+    watch->bpf->rodata->telling = true;
+    bpf_map__set_max_entries(watch->bpf->maps.seen, options->ring_mib << 20);
+    int error = census_bpf__load(watch->bpf);
+    if (error != 0)
+        return kernel_refused("load the census's programs", error);
+    watch->ring = ring_buffer__new(bpf_map__fd(watch->bpf->maps.seen), take, &watch->kernel, NULL);
+    if (watch->ring == NULL)
+        return kernel_refused("share memory with the probe", -errno);
+    int status = kernel_uprobe(watch->bpf->progs.create_returns, target, "erl_create_process", true,
+                               false, &watch->births);
+    if (status != 0)
+        return status;
+    return kernel_uprobe(watch->bpf->progs.exits, target, "erts_do_exit_process", false, false,
+                         &watch->deaths);
+}
+
+static int watch_and_compare(struct watch *watch, const struct options *options,
+                             const struct target *target) {
+    struct census_bpf__bss *counts = watch->bpf->bss;
+    struct window window = {
+        .target = target, .command = "verify", .seconds = options->seconds, .ring = watch->ring};
+    watch->lineage.from = lin_clock_sure();
+    counts->counting = true;
+    window_watch(&window);
+    counts->counting = false;
+    settle(target, window.to_ns);
+    ring_buffer__consume(watch->ring);
+    watch->lineage.to = lin_clock_sure();
+    int result = read_lineage(options, target, &watch->lineage);
+    if (result != 0) {
+        fprintf(stderr, "lineage-probe: the journal in %s cannot be read: %s.\n", options->journal,
+                strerror(-result));
+        return EXIT_FAILURE;
+    }
+    if (watch->lineage.swept) {
+        fprintf(
+            stderr,
+            "lineage-probe: Lineage hears of suspects' exits only: attach with exits => all.\n");
+        return EXIT_NODE;
+    }
+    if (watch->kernel.births.full || watch->kernel.deaths.full || watch->lineage.births.full ||
+        watch->lineage.deaths.full) {
+        fprintf(stderr,
+                "lineage-probe: too much happened to keep it: watch for a shorter time (-d).\n");
+        return EXIT_FAILURE;
+    }
+    struct outcome outcome =
+        conclude(&window, &watch->kernel, &watch->lineage,
+                 counts->dropped + kernel_missed(watch->bpf->progs.create_returns) +
+                     kernel_missed(watch->bpf->progs.exits));
+    print(options, &window, &outcome);
+    return outcome.explained ? 0 : EXIT_FAILURE;
+}
+
+int verify_command(const void *given) {
+    const struct options *options = given;
+    struct target target;
+    struct watch watch = {.ring = NULL};
+    window_catch_signals();
+    int status = target_open(options, &target);
+    if (status == 0)
+        status = kernel_allows(&target);
+    if (status == 0)
+        status = journal_is_there(options, &target);
+    if (status == 0)
+        status = load(&watch, options, &target);
+    if (status == 0)
+        status = watch_and_compare(&watch, options, &target);
+    bpf_link__destroy(watch.births);
+    bpf_link__destroy(watch.deaths);
+    ring_buffer__free(watch.ring);
+    census_bpf__destroy(watch.bpf);
+    struct list *lists[] = {&watch.kernel.births, &watch.kernel.deaths, &watch.lineage.births,
+                            &watch.lineage.deaths};
+    for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++)
+        free(lists[i]->seen);
+    target_close(&target);
+    return status;
+}
