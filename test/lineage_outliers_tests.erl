@@ -13,7 +13,7 @@ cause(Times, Busy, Events, Stalls, [Caller, Supervisor, Child | _]) ->
     #{cause := Cause} = lineage_outliers:explain(#{caller => Caller, supervisor => Supervisor, child => Child,
                                                    times => [?MS * T || T <- Times], busy => ?MS * Busy},
                                                  [{What, Pid, {?MS * From, ?MS * To}} || {What, Pid, From, To} <- Events],
-                                                 [{?MS * From, ?MS * To} || {From, To} <- Stalls], 2),
+                                                 [{?MS * From, ?MS * To} || {From, To} <- Stalls], [], 2),
     Cause.
 
 queued() -> [0, 60, 61, 62, 63].       % 60 ms of 63 until the supervisor took it
@@ -57,6 +57,28 @@ subtracted_test() ->
     ?assertEqual(unexplained, Cause(slow_init(), 0, [{gc, Child, 5, 35}], [])),
     ?assertEqual(init, Cause(slow_init(), 0, [{gc, Other, 5, 60}], [])).
 
+%% What the kernel saw: another program in place of a scheduler comes before all else; what the node does itself, last.
+kernel_test() ->
+    [_, Sup, Child | _] = Pids = pids(),
+    Cause = fun(Times, Busy, Events, Kernel) ->
+                    Spans = [Stall#{span := {?MS * From, ?MS * To}} || #{span := {From, To}} = Stall <- Kernel],
+                    [C, S, Ch | _] = Pids,
+                    #{cause := Named} = lineage_outliers:explain(#{caller => C, supervisor => S, child => Ch, times => [?MS * T || T <- Times], busy => ?MS * Busy},
+                                                                 [{What, Pid, {?MS * From, ?MS * To}} || {What, Pid, From, To} <- Events], [], Spans, 2),
+                    case Named of {stall, #{by := By}} -> {stall, By}; _ -> Named end
+            end,
+    Stall = fun(Kind, OsPid, By, Span) -> #{kind => Kind, thread => scheduler, number => 1, span => Span, os_pid => OsPid, by => By} end,
+    Own = list_to_integer(os:getpid()),
+    [?assertEqual({stall, <<"hog">>}, Cause(Times, Busy, Events, [Stall(waited, Own + 1, <<"hog">>, {5, 55})]))
+     || {Times, Busy} <- [{queued(), 60}, {slow_init(), 0}], Events <- [[], [{gc, Sup, 5, 55}], [{long_schedule, Child, 5, 55}]]],
+    ?assertEqual({stall, <<>>}, Cause(queued(), 0, [], [Stall(stopped, 0, <<>>, {5, 55})])),
+    %% Our own threads in each other's place, and too short a time.
+    ?assertEqual(unexplained, Cause(queued(), 0, [], [Stall(waited, Own + 1, <<"hog">>, {5, 30})])),
+    ?assertEqual({gc, Sup}, Cause(queued(), 0, [{gc, Sup, 5, 55}], [Stall(waited, Own, <<"1_scheduler">>, {5, 55})])),
+    ?assertEqual({stall, <<"1_scheduler">>}, Cause(queued(), 0, [], [Stall(waited, Own, <<"1_scheduler">>, {5, 55})])),
+    ?assertEqual({stall, <<"slow.so">>}, Cause(queued(), 0, [], [Stall(busy, 0, <<"slow.so">>, {5, 55})])),
+    ?assertEqual(init, Cause(slow_init(), 0, [], [Stall(blocked, 0, <<"fsync">>, {5, 55})])).
+
 %% For any times, events and stalls: the cause that is named accounts for more than half.
 half_test() ->
     rand:seed(exsss, {6, 0, 6}),
@@ -87,7 +109,7 @@ pick(List) -> lists:nth(rand:uniform(length(List)), List).
 row_test() ->
     [Caller, Sup, Child | _] = pids(),
     Row = lineage_outliers:explain(#{caller => Caller, supervisor => Sup, child => Child, times => [0, 1000, 3000, 6000, 10000], busy => 500},
-                                   [], [{2000, 3000}], 2),
+                                   [], [{2000, 3000}], [], 2),
     ?assertMatch(#{caller := Caller, supervisor := Sup, child := Child, latency_us := 10.0, queue_us := 1.0, work_us := 2.0,
                    init_us := 3.0, back_us := 4.0, busy_us := 0.5, stalled_us := 1.0, cause := unexplained}, Row),
     ?assert(abs(erlang:system_time(millisecond) - erlang:monotonic_time(millisecond) - maps:get(at, Row)) < 1000).

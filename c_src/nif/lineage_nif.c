@@ -303,6 +303,7 @@ static ErlNifFunc functions[] = {
     {"mark", 2, mark_nif, 0},
     {"unmark", 2, unmark_nif, 0},
     {"named", 2, named_nif, 0},
+    {"pid", 1, pid_nif, 0},
     {"seed", 5, seed_nif, 0},
     {"sweep", 0, sweep_nif, DIRTY},
     {"pids", 0, pids_nif, DIRTY},

@@ -187,6 +187,16 @@ ERL_NIF_TERM named_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     return am_ok;
 }
 
+/* pid(Word): what a pid's term is in the VM's own memory, as the probe reads it there. */
+ERL_NIF_TERM pid_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
+    (void)argc;
+    ErlNifUInt64 word;
+    if (!enif_get_uint64(env, argv[0], &word) || (word & 0xf) != 3)
+        return enif_make_badarg(env);
+    ErlNifPid pid = {.pid = (ERL_NIF_TERM)word};
+    return enif_make_pid(env, &pid);
+}
+
 static bool get_classes(ErlNifEnv *env, ERL_NIF_TERM list, uint32_t *flags) {
     ERL_NIF_TERM head;
     uint32_t class;

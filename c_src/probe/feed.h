@@ -35,9 +35,9 @@ struct lin_feed_stall {
 /* Numbers as the node has them. */
 struct lin_feed_process {
     uint32_t pid,
-        root;        /* root: the one that the port started, alive or not; 0: not known any more */
-    uint32_t parent; /* whoever forked it */
-    uint32_t flags;  /* 1: adopted since, 2: was there before the probe */
+        root; /* root: the one that the port started, alive or not; 0: not known any more */
+    uint32_t unused;
+    uint32_t flags;  /* 1: adopted, since whoever forked it has ended */
     uint64_t age_ns; /* at `seen_ns` */
     uint64_t owner;  /* the pid, a term, of the process that opened the port; 0: not known */
     char program[LIN_FEED_TEXT];

@@ -34,23 +34,32 @@ static unsigned long long status_of(const char *path, const char *key, int base)
     return value;
 }
 
-static int privileges(void) {
+static bool have(int capability) {
+    return (status_of("/proc/self/status", "CapEff:", 16) >> capability & 1) != 0;
+}
+
+/* `which` is missing; `all` is what to give. */
+static int missing(const char *which, const char *why, const char *all) {
     char self[4096] = "lineage-probe";
-    unsigned long long have = status_of("/proc/self/status", "CapEff:", 16);
-    bool all = (have >> CAP_SYS_ADMIN & 1) != 0;
-    bool perfmon = all || (have >> CAP_PERFMON & 1) != 0, bpf = all || (have >> CAP_BPF & 1) != 0;
-    if (perfmon && bpf)
-        return 0;
     ssize_t len = readlink("/proc/self/exe", self, sizeof self - 1);
     if (len > 0)
         self[len] = 0;
     fprintf(stderr,
-            "lineage-probe: %s%s%s missing: as root, run `setcap cap_bpf,cap_perfmon+ep %s`, or "
-            "run the "
-            "probe as root.\n",
-            bpf ? "" : "CAP_BPF", bpf || perfmon ? "" : " and ",
-            perfmon ? (bpf ? "" : " is") : "CAP_PERFMON is", self);
+            "lineage-probe: %s missing%s: as root, run `setcap %s+ep %s`, or run the probe as "
+            "root.\n",
+            which, why, all, self);
     return EXIT_PRIVILEGE;
+}
+
+static int privileges(void) {
+    bool perfmon = have(CAP_SYS_ADMIN) || have(CAP_PERFMON);
+    bool bpf = have(CAP_SYS_ADMIN) || have(CAP_BPF);
+    if (perfmon && bpf)
+        return 0;
+    return missing(bpf       ? "CAP_PERFMON is"
+                   : perfmon ? "CAP_BPF is"
+                             : "CAP_BPF and CAP_PERFMON are",
+                   "", "cap_bpf,cap_perfmon");
 }
 
 /*
@@ -109,22 +118,27 @@ int kernel_uprobe(struct bpf_program *program, const struct target *target, cons
     *out = bpf_program__attach_uprobe_opts(program, target->pid, target->exe, 0, &options);
     if (*out != NULL)
         return 0;
-    if (errno == ENOENT && !target_ended(target)) {
-        if (optional)
-            return EXIT_SYMBOLS;
-        fprintf(stderr,
-                "lineage-probe: this VM (%s) was built without the name of its function %s, so "
-                "that the "
-                "kernel cannot watch it (Debian's OTP 29 is one): Lineage's own counts do not need "
-                "it.\n",
-                target->path, function);
-        return EXIT_SYMBOLS;
-    }
+    int error = errno;
     if (target_ended(target)) {
         fprintf(stderr, "lineage-probe: %s has ended.\n", target_text(target));
         return EXIT_NODE;
     }
-    return kernel_refused("watch a function of the VM", -errno);
+    bool refused = error == EACCES || error == EPERM;
+    if (optional && (error == ENOENT || refused))
+        return error == ENOENT ? EXIT_SYMBOLS : EXIT_PRIVILEGE;
+    if (error == ENOENT) {
+        fprintf(stderr,
+                "lineage-probe: this VM (%s) was built without the name of its function %s, so "
+                "that the kernel cannot watch it (Debian's OTP 29 is one): Lineage's own counts do "
+                "not need it.\n",
+                target->path, function);
+        return EXIT_SYMBOLS;
+    }
+    if (refused && !have(CAP_SYS_ADMIN))
+        return missing("CAP_SYS_ADMIN is",
+                       ", which this kernel wants for watching a function of a program",
+                       "cap_bpf,cap_perfmon,cap_sys_admin");
+    return kernel_refused("watch a function of the VM", -error);
 }
 
 uint64_t kernel_missed(const struct bpf_program *program) {

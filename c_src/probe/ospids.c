@@ -22,8 +22,7 @@ struct process {
     unsigned root,
         root_inner; /* the one that the port started, alive or not; 0: not known any more */
     uint64_t started_ns, owner;
-    bool before; /* it was there when the probe came */
-    bool held;   /* its family has a pipe to the node, or a socket */
+    bool held; /* its family has a pipe to the node, or a socket */
 };
 
 struct watch {
@@ -196,8 +195,7 @@ static int find_family(struct watch *watch) {
                                  .inner = one->inner,
                                  .root = parent == NULL ? one->id : parent->root,
                                  .root_inner = parent == NULL ? one->inner : parent->root_inner,
-                                 .started_ns = one->started_ns,
-                                 .before = true});
+                                 .started_ns = one->started_ns});
             result = join(watch, one->id, one->parent);
         }
     }
@@ -307,11 +305,6 @@ static uint64_t boot_ns(void) {
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
-static unsigned inner_of(const struct watch *watch, unsigned id) {
-    const struct process *process = find(watch, id);
-    return process == NULL ? 0 : process->inner;
-}
-
 static void feed_all(struct watch *watch) {
     struct lin_feed_process *slots = calloc(watch->count + 1, sizeof *slots);
     uint64_t now = boot_ns();
@@ -323,8 +316,7 @@ static void feed_all(struct watch *watch) {
         slots[i] = (struct lin_feed_process){
             .pid = process->inner,
             .root = process->root_inner,
-            .parent = inner_of(watch, process->parent),
-            .flags = (is_adopted(watch, process) ? 1u : 0) | (process->before ? 2u : 0),
+            .flags = is_adopted(watch, process) ? 1u : 0,
             .age_ns = now > process->started_ns ? now - process->started_ns : 0,
             .owner = process->owner};
         program_of(process, slots[i].program);
@@ -445,7 +437,12 @@ static int watch_owners(struct watch *watch) {
     if (status == 0)
         status = kernel_uprobe(bpf->progs.open_driver_returns, watch->target, "erts_open_driver",
                                true, true, &bpf->links.open_driver_returns);
-    return status == EXIT_SYMBOLS ? 0 : status;
+    if (status != EXIT_SYMBOLS && status != EXIT_PRIVILEGE)
+        return status;
+    fprintf(stderr, "lineage-probe: which process has opened a port will not be known: %s.\n",
+            status == EXIT_SYMBOLS ? "this VM was built without the names of its functions"
+                                   : "watching the VM's functions takes CAP_SYS_ADMIN here");
+    return 0;
 }
 
 static int run(struct watch *watch) {

@@ -55,7 +55,8 @@ const char *target_text(const struct target *target);
 int kernel_allows(const struct target *target);
 /* Why the last thing that libbpf was asked for failed; prints. */
 int kernel_refused(const char *what, int error);
-/* A uprobe on a function of the VM. Prints; but not EXIT_SYMBOLS of one that is `optional`. */
+/* A uprobe on a function of the VM. Prints; but not EXIT_SYMBOLS and EXIT_PRIVILEGE of
+ * one that is `optional`. */
 int kernel_uprobe(struct bpf_program *program, const struct target *target, const char *function,
                   bool at_return, bool optional, struct bpf_link **out);
 /* How often the kernel could not run a program; 0 where it does not count that. */

@@ -259,7 +259,17 @@ orphans() ->
 %% Kinds, the first that fits: `foreign' (spawned from another node), `escaped' (was supervised or
 %% tethered, then unlinked, or a supervisor lists it without a link), `abandoned' (its parent is dead),
 %% `detached' (its parent lives).
--spec orphans(orphans_options()) -> [map()].
+%%
+%% `orphans(os)': the OS processes that a port of this node has started, and what they have started, whose port is gone: nobody
+%% in the node can end them. They are seen by the probe, which must run: as root,
+%% `priv/lineage-probe ospids -p PID --feed'. Each is a map with `os_pid', `program', `age_ms', `adopted' (by init, since
+%% whoever forked it has ended), and of the process that opened the port `owner' (`undefined' where the port
+%% was opened before the probe came, or the VM's build does not tell), `owner_alive', `initial_call' and `site'. An attach is
+%% needed for the last two only. Takes half a second when there are any.
+-spec orphans(orphans_options()) -> [map()];
+             (os) -> [lineage_probe:os_process()].
+orphans(os) ->
+    lineage_probe:orphans([os]);
 orphans(Options) ->
     lineage_report:orphans(Options).
 
@@ -373,7 +383,7 @@ unwatch(Watch) ->
 %% whether it is below `target_ms': `pass', `fail', or `{more, N}': about so many more are needed to tell.
 %%
 %% `outliers' are the last 100 starts above the target, newest first, each with its times and its `cause': `{gc, Pid}',
-%% `{long_schedule, Pid}', `queue', `init', or `unexplained'; {@link lineage_outliers} says what each stands on.
+%% `{long_schedule, Pid}', `queue', `init', `{stall, Stall}' (while the probe runs), or `unexplained'; {@link lineage_outliers} says what each stands on.
 %%
 %% Restarts and stops need `exits => all', and are an error that says so without. Raises `{lineage, overhead_off}' and
 %% `{lineage, not_attached}'.

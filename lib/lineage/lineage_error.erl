@@ -121,6 +121,9 @@ text({enomem, verdict}) ->
 text({enomem, Bytes}) ->
     f("There is no memory for the census's index at +P ~b (max_bytes is ~b): raise max_bytes, or start the "
       "node with a smaller +P.", [erlang:system_info(process_limit), Bytes]);
+text({probe_missing, OsPid}) ->
+    f("The OS processes of ports are seen from outside the node, and no probe runs: as root, start `priv/lineage-probe ospids -p ~s "
+      "--feed', and ask again while it runs.", [OsPid]);
 text({tracer_held, Holder}) ->
     ["Another tool traces the new processes of this node (", holder(Holder), "), and before OTP 27 a node "
      "has one tracer for all: stop that tool (dbg:stop(), recon_trace:clear()) and attach again."];

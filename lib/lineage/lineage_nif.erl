@@ -8,7 +8,7 @@
 -export([enabled/3, trace/5]).
 -export([dir/0]).
 -export([open/1, close/0, info/0, sweep/0]).
--export([classify/4, mark/2, unmark/2, named/2, seed/5, set_guardian/2]).
+-export([classify/4, mark/2, unmark/2, named/2, pid/1, seed/5, set_guardian/2]).
 -export([pids/0, record/1, records/0, guardians/0, confirm/2, verdict/1, recent/1]).
 -export([wrapper/2, sites/0, population/3]).
 -export([scope/2, scoped/1]).
@@ -175,6 +175,11 @@ unmark(_Pid, _Class) ->
 %% Tells who follows events that a process is registered so; also of one whose registration was not seen.
 -spec named(pid(), atom()) -> ok | closed().
 named(_Pid, _Name) ->
+    erlang:nif_error(not_loaded).
+
+%% The process of this node whose pid is this word in the VM's memory; `badarg' for what is no pid.
+-spec pid(pos_integer()) -> pid().
+pid(_Word) ->
     erlang:nif_error(not_loaded).
 
 %% A process that was there before the hook. `lost': beyond `max_bytes'.

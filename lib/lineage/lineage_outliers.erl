@@ -3,11 +3,15 @@
 %% The NIF keeps the times of such starts. A cause is named only when it accounts for more than half of a start's
 %% latency, the first of these that does:
 %% <ol>
+%% <li>`{stall, Stall}': a scheduler of the VM could have run, and the kernel ran another program; or somebody had stopped it.
+%%   Known only while `priv/lineage-probe stalls --feed' runs ({@link lineage_probe}). On which scheduler the three were is not
+%%   known: a stall of any is taken.</li>
 %% <li>`{gc, Pid}': garbage collections of the caller, the supervisor or the child, of 2 ms or longer each.</li>
 %% <li>`{long_schedule, Pid}': one of the three ran for 2 ms or longer without giving its scheduler back, the child after it
 %%   had acknowledged; else others did so on all schedulers at once, the one named the longest.</li>
 %% <li>`queue': the supervisor was serving others, one right after the other, when the request came.</li>
 %% <li>`init': the child's own, until it acknowledged, however long it ran at a time.</li>
+%% <li>`{stall, Stall}' again: a scheduler was in a system call, or in the code of one shared library, all the time.</li>
 %% </ol>
 %% Else it is `unexplained'. From a queue and an init is taken away what the first two, or a stall, overlap. A stall is a
 %% time in which a process of high priority that was owed a wake-up did not get it: whatever was not running
@@ -25,12 +29,12 @@
 
 -behaviour(gen_server).
 
--export([start_link/0, window/1, outliers/0, holder/0, explain/4, placed/2]).
+-export([start_link/0, window/1, outliers/0, holder/0, explain/5, placed/2]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, pulse/1]).
 
 -export_type([outlier/0, cause/0]).
 
--type cause() :: {gc, pid()} | {long_schedule, pid() | port()} | queue | init | unexplained.
+-type cause() :: {stall, lineage_probe:stall()} | {gc, pid()} | {long_schedule, pid() | port()} | queue | init | unexplained.
 -type outlier() :: #{caller := pid(), supervisor := pid(), child := pid() | undefined, at := integer(),
                      latency_us := float(), queue_us := float(), work_us := float(), init_us := float(), back_us := float(),
                      busy_us := float(), stalled_us := float(), cause := cause()}.
@@ -170,13 +174,16 @@ explained(New, #st{answering = Answering} = St) ->
 
 %% Each with its beginning. What the VM told may have come late: where it explains nothing as it was read, it is looked
 %% at in its probable place.
+explain_all(#st{taken = []}) ->
+    [];
 explain_all(#st{taken = Taken, events = Events, stalls = Stalls}) ->
     Schedulers = erlang:system_info(schedulers_online),
-    [case explain(Outlier, Events, Stalls, Schedulers) of
+    Kernel = [Stall || #{thread := scheduler} = Stall <- lineage_probe:stalls()],
+    [case explain(Outlier, Events, Stalls, Kernel, Schedulers) of
          #{cause := unexplained} ->
              Its = [Stall || {F, T} = Stall <- Stalls, F < lists:last(Times), T > T0],
              Placed = [placed(Event, Its) || {_, _, {_, To}} = Event <- Events, To > T0, To < lists:last(Times) + ?LAG_NS],
-             {T0, explain(Outlier, Placed, Stalls, Schedulers)};
+             {T0, explain(Outlier, Placed, Stalls, Kernel, Schedulers)};
          Explained ->
              {T0, Explained}
      end || #{times := [T0 | _] = Times} = Outlier <- Taken].
@@ -274,9 +281,10 @@ placed({What, Pid, {From, To}} = Event, Stalls) ->
         _ -> {_, Began} = lists:max(Before), {What, Pid, {Began, Began + Length}}
     end.
 
-%% @doc An outlier of the NIF with its cause; what the VM has told, stalls, and how many schedulers there are.
--spec explain(lineage_nif:outlier(), [event()], [span()], pos_integer()) -> outlier().
-explain(#{times := [T0, T1, T2, T3, T4], busy := Busy} = Outlier, Events, Stalls, Schedulers) ->
+%% @doc An outlier of the NIF with its cause; what the VM has told, stalls, those that the kernel has seen, and how many
+%% schedulers there are.
+-spec explain(lineage_nif:outlier(), [event()], [span()], [lineage_probe:stall()], pos_integer()) -> outlier().
+explain(#{times := [T0, T1, T2, T3, T4], busy := Busy} = Outlier, Events, Stalls, Kernel, Schedulers) ->
     Whole = {T0, T4},
     Near = [Event || {_, _, Span} = Event <- Events, covered(Whole, [Span]) > 0],
     Us = fun(Ns) -> Ns / 1000 end,
@@ -284,20 +292,27 @@ explain(#{times := [T0, T1, T2, T3, T4], busy := Busy} = Outlier, Events, Stalls
         at => erlang:convert_time_unit(T0 + erlang:time_offset(nanosecond), nanosecond, millisecond),
         latency_us => Us(T4 - T0), queue_us => Us(T1 - T0), work_us => Us(T2 - T1), init_us => Us(T3 - T2), back_us => Us(T4 - T3),
         busy_us => Us(Busy), stalled_us => Us(covered(Whole, Stalls)),
-        cause => cause(Outlier, Near, Stalls, Schedulers)}.
+        cause => cause(Outlier, Near, Stalls, Kernel, Schedulers)}.
 
-cause(#{times := [T0, T1, T2, T3, T4], busy := Busy, caller := Caller, supervisor := Supervisor, child := Child}, Events, Stalls, Schedulers) ->
+cause(#{times := [T0, T1, T2, T3, T4], busy := Busy, caller := Caller, supervisor := Supervisor, child := Child}, Events, Stalls, Kernel, Schedulers) ->
     Whole = {T0, T4},
     Three = [Caller, Supervisor, Child],
     Of = fun(What, Pid) -> [Span || {W, P, Span} <- Events, W =:= What, P =:= Pid] end,
     Others = lists:usort([P || {long_schedule, P, _} <- Events, not lists:member(P, Three)]),
     Aside = lists:append([Of(gc, P) || P <- Three]) ++ [Span || {long_schedule, P, Span} <- Events, P =/= Child] ++ Stalls,
-    Causes = [{{gc, P}, covered(Whole, Of(gc, P))} || P <- Three]
+    {Outside, Inside} = lists:partition(fun is_outside/1, Kernel),
+    Stalled = fun(Which) -> [{{stall, Stall}, covered(Whole, [Span])} || #{span := Span} = Stall <- Which] end,
+    Causes = Stalled(Outside) ++ [{{gc, P}, covered(Whole, Of(gc, P))} || P <- Three]
         ++ [{{long_schedule, P}, covered(Span, Of(long_schedule, P))} || {P, Span} <- [{Caller, Whole}, {Supervisor, Whole}, {Child, {T3, T4}}]]
         ++ [{{long_schedule, longest(Whole, [{P, Of(long_schedule, P)} || P <- Others])},
              covered(Whole, at_once(lists:append([Of(long_schedule, P) || P <- Others]), Schedulers))} || Others =/= []]
-        ++ [{queue, uncovered({T1 - min(Busy, T1 - T0), T1}, Aside)}, {init, uncovered({T2, T3}, Aside)}],
+        ++ [{queue, uncovered({T1 - min(Busy, T1 - T0), T1}, Aside)}, {init, uncovered({T2, T3}, Aside)}]
+        ++ Stalled(Inside),
     hd([Cause || {Cause, Ns} <- Causes, 2 * Ns > T4 - T0] ++ [unexplained]).
+
+%% Another program than this node had the CPU, or its schedulers were stopped.
+is_outside(#{kind := waited, os_pid := OsPid}) -> integer_to_list(OsPid) =/= os:getpid();
+is_outside(#{kind := Kind}) -> Kind =:= stopped.
 
 longest(Whole, Pids) ->
     {_, Pid} = lists:max([{covered(Whole, Spans), P} || {P, Spans} <- Pids]),

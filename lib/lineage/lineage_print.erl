@@ -45,6 +45,7 @@ lines(#{growing := _, scopes := _} = Leaks, O) -> leaks(Leaks, O);
 lines(#{leak := _} = Leak, O) -> leak(Leak, O);
 lines([#{leak := _, values := _} | _] = Growing, O) -> growing(Growing, O);
 lines([#{kind := _, root := _} | _] = Orphans, O) -> orphans(Orphans, O);
+lines([#{os_pid := _} | _] = Orphans, O) -> os_orphans(Orphans, O);
 lines([#{lifetime_us := _} | _] = Dead, O) -> recent(Dead, O);
 lines([#{site := _, births := _} | _] = Sites, O) -> sites(Sites, O);
 lines(#{verdict := _, stopped_by := _} = Why, O) -> why(Why, O);
@@ -138,6 +139,17 @@ orphans(Orphans, O) ->
 row(#{pid := Pid, kind := Kind, age_ms := Age, monitored := Monitored, app := App} = R, Prefix) ->
     [<<Prefix/binary, (lineage_describe:pid(Pid))/binary>>, atom_to_binary(Kind), duration(Age), atom_to_binary(Monitored),
      atom(App), what(R), by(R), otherwise(maps:get(why, R, []))].
+
+os_orphans(Orphans, O) ->
+    Rows = [[integer_to_binary(OsPid), Program, duration(Age), atom_to_binary(Adopted), lineage_describe:pid(Owner),
+             case Alive of true -> <<"alive">>; false when Owner =:= undefined -> <<"-">>; false -> <<"dead">> end,
+             case Call of undefined -> <<"-">>; _ -> lineage_describe:mfa(Call) end,
+             case Site of undefined -> <<"-">>; _ -> lineage_site:text(Site) end]
+            || #{os_pid := OsPid, program := Program, age_ms := Age, adopted := Adopted, owner := Owner, owner_alive := Alive,
+                 initial_call := Call, site := Site} <- Orphans],
+    Head = [<<"OS PID">>, <<"PROGRAM">>, <<"AGE">>, <<"ADOPTED">>, <<"OWNER">>, <<"IS">>, <<"WHAT">>, <<"SPAWNED">>],
+    table(Head, Rows, [cyan, red, plain, plain, cyan, plain, plain, dim], O)
+        ++ [[{bold, text([count(length(Orphans), <<"OS process">>), <<" without a port">>])}]].
 
 branch(#{unicode := true}) -> <<"└ "/utf8>>;
 branch(_) -> <<"+ ">>.

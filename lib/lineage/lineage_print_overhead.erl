@@ -153,6 +153,14 @@ outliers(#{outliers := Outliers, target_ms := TargetMs}, O) ->
 word(long_schedule) -> <<"long schedule">>;
 word(Kind) -> atom_to_binary(Kind).
 
+cause(#{cause := {stall, #{number := Number, kind := Kind, by := By, os_pid := OsPid}}}) ->
+    Why = case Kind of
+              waited when By =:= <<>> -> <<"had no CPU">>;
+              waited -> [<<"waited for ">>, By, <<" (">>, integer_to_binary(OsPid), <<")">>];
+              stopped -> <<"was stopped">>;
+              _ -> [atom_to_binary(Kind), <<" in ">>, By]
+          end,
+    text([<<"stall: scheduler ">>, integer_to_binary(Number), $\s, Why]);
 cause(#{cause := {Kind, Pid}} = Outlier) ->
     Role = [R || R <- [supervisor, child, caller], maps:get(R, Outlier) =:= Pid],
     text([word(Kind), <<" of ">>, case Role of [R | _] -> [<<"the ">>, atom_to_binary(R)]; [] -> io_lib:format("~p", [Pid]) end]);

@@ -125,6 +125,7 @@ code(cyan) -> <<"36">>.
 -spec count(non_neg_integer(), binary()) -> iolist().
 count(1, Word) -> [<<"1 ">>, Word];
 count(N, <<"child">>) -> [integer_to_binary(N), <<" children">>];
+count(N, <<"OS process">>) -> [integer_to_binary(N), <<" OS processes">>];
 count(N, <<"live process">>) -> [integer_to_binary(N), <<" live processes">>];
 count(N, Word) -> [integer_to_binary(N), $\s, Word, $s].
 

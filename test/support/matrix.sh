@@ -14,7 +14,7 @@ cd "$(dirname "$0")/../.."
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/lineage
 packages="ca-certificates erlang-base erlang-dev erlang-nox erlang-eunit erlang-common-test
     erlang-tools erlang-runtime-tools elixir rebar3 gcc libc6-dev make git procps libcriterion-dev
-    ejabberd"
+    ejabberd clang bpftool libbpf-dev libcap2-bin"
 packages=$(echo $packages)
 
 # The first address that apt here fetches this machine's own release from.
@@ -55,14 +55,15 @@ bootstrap() {
         "$mirror" "$script" > "$cache/$release.log" 2>&1 || { tail -n 5 "$cache/$release.log" >&2; return 1; }
 }
 
-# enter ROOT COMMAND...: with /proc and /dev, in namespaces that end with the command, so that nothing
+# enter ROOT COMMAND...: with /proc, /dev and /sys (which the probe needs), in namespaces that end with the command, so that nothing
 # stays mounted and no process stays behind.
 enter() {
     local root=$1
     shift
     unshare --mount --pid --fork --kill-child sh -c '
         root=$1; shift
-        mount -t proc proc "$root/proc" && mount --rbind /dev "$root/dev" || exit 1
+        mount -t proc proc "$root/proc" && mount --rbind /dev "$root/dev" &&
+            mount --rbind /sys "$root/sys" || exit 1
         exec chroot "$root" /usr/bin/env -i HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin \
             LC_ALL=C.UTF-8 TERM=dumb DEBIAN_FRONTEND=noninteractive CI="$CI" "$@"' sh "$root" "$@"
 }

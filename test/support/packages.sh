@@ -8,8 +8,8 @@ set -eu
 
 build="gcc libc6-dev erlang-base erlang-dev erlang-eunit erlang-common-test erlang-crypto
     erlang-inets erlang-mnesia erlang-parsetools erlang-public-key erlang-runtime-tools erlang-ssl
-    erlang-syntax-tools erlang-tools rebar3 elixir"
-test="libcriterion-dev erlang-dialyzer clang libclang-rt-dev clang-format clang-tidy cppcheck libasan8 libubsan1 libtsan2
+    erlang-syntax-tools erlang-tools rebar3 elixir clang bpftool libbpf-dev"
+test="libcriterion-dev erlang-dialyzer libclang-rt-dev libcap2-bin clang-format clang-tidy cppcheck libasan8 libubsan1 libtsan2
     gcc-aarch64-linux-gnu libc6-dev-arm64-cross musl-tools ejabberd"
 matrix="debootstrap"
 

@@ -190,9 +190,16 @@ defmodule Lineage do
       iex> Lineage.print(Lineage.orphans(min_age_ms: 60_000))
       iex> Lineage.orphans(kind: :escaped, ignore: [{Task.Supervised, :noreply, :_}])
 
+  `orphans(:os)` are OS processes that a port has started and whose port is gone, as maps with `:os_pid`, `:program`,
+  `:age_ms`, `:adopted`, `:owner`, `:owner_alive`, `:initial_call` and `:site`. They are seen while
+  `priv/lineage-probe ospids -p PID --feed` runs, as root.
   """
   @spec orphans([orphans_option]) :: [Lineage.Orphan.t()]
-  def orphans(options \\ []) do
+  @spec orphans(:os) :: [map]
+  def orphans(options \\ [])
+  def orphans(:os), do: :lineage.orphans(:os)
+
+  def orphans(options) do
     for orphan <- :lineage.orphans(Map.new(options)), do: struct(Lineage.Orphan, orphan)
   end
 
