@@ -1,13 +1,17 @@
 %% Counts in a file that outlives the node, see test/support/lineage_counter.c; and the storm that is counted.
 -module(lineage_counter).
 
--export([build/1, load/1, open/2, add/1, read/1]).
+-export([build/1, build/2, load/1, open/2, add/1, read/1]).
 -export([storm/2, stop/1, worker/3]).
 
 %% Compiles the library into a directory.
 build(Dir) ->
-    Source = filename:join([filename:dirname(source()), "support", "lineage_counter.c"]),
-    Library = filename:join(Dir, "lineage_counter.so"),
+    build(Dir, "lineage_counter").
+
+%% Another one of test/support.
+build(Dir, Name) ->
+    Source = filename:join([filename:dirname(source()), "support", Name ++ ".c"]),
+    Library = filename:join(Dir, Name ++ ".so"),
     Include = filename:join([code:root_dir(), "usr", "include"]),
     "" = os:cmd("cc -std=c11 -O2 -D_GNU_SOURCE -Wall -Wextra -fPIC -shared -isystem " ++ Include ++ " -o " ++ Library ++ " " ++ Source ++ " 2>&1"),
     Library.

@@ -22,7 +22,8 @@ struct process {
     unsigned root,
         root_inner; /* the one that the port started, alive or not; 0: not known any more */
     uint64_t started_ns, owner;
-    bool held; /* its family has a pipe to the node, or a socket */
+    bool held;    /* its family has a pipe to the node, or a socket */
+    bool suspect; /* it had none a moment ago */
 };
 
 struct watch {
@@ -157,6 +158,10 @@ static int join(struct watch *watch, unsigned id, unsigned parent) {
                                 BPF_ANY);
 }
 
+static void leave(struct watch *watch, unsigned id) {
+    bpf_map__delete_elem(watch->bpf->maps.family, &id, sizeof id, 0);
+}
+
 /* The node's child of that name: its forker. */
 static int find_setup(struct watch *watch) {
     struct listing listing;
@@ -175,6 +180,21 @@ static int find_setup(struct watch *watch) {
     return result;
 }
 
+/* The parent that it has now, in the probe's numbers (0: in none); false: it has ended. */
+static bool read_parent(const struct process *process, unsigned *parent) {
+    char path[64], state = 'X';
+    char line[512];
+    *parent = 0;
+    snprintf(path, sizeof path, "/proc/%u/stat", process->own);
+    FILE *file = fopen(path, "re");
+    if (file == NULL)
+        return false;
+    const char *rest = fgets(line, sizeof line, file) == NULL ? NULL : strrchr(line, ')');
+    bool known = rest != NULL && sscanf(rest, ") %c %u", &state, parent) == 2;
+    fclose(file);
+    return known && state != 'Z' && state != 'X';
+}
+
 /* Whoever is new in this listing, and comes from one that is known. Again, until nobody is. */
 static int find_family(struct watch *watch) {
     struct listing listing;
@@ -187,16 +207,23 @@ static int find_family(struct watch *watch) {
             const struct process *parent = find(watch, one->parent);
             if ((one->parent != watch->setup && parent == NULL) || find(watch, one->id) != NULL)
                 continue;
-            more = true;
-            add(watch,
-                (struct process){.id = one->id,
-                                 .parent = one->parent,
-                                 .own = one->own,
-                                 .inner = one->inner,
-                                 .root = parent == NULL ? one->id : parent->root,
-                                 .root_inner = parent == NULL ? one->inner : parent->root_inner,
-                                 .started_ns = one->started_ns});
+            struct process process = {.id = one->id,
+                                      .parent = one->parent,
+                                      .own = one->own,
+                                      .inner = one->inner,
+                                      .root = parent == NULL ? one->id : parent->root,
+                                      .root_inner =
+                                          parent == NULL ? one->inner : parent->root_inner,
+                                      .started_ns = one->started_ns};
             result = join(watch, one->id, one->parent);
+            /* Its end is told from here on; unless it has come already. */
+            unsigned parent_number;
+            if (!read_parent(&process, &parent_number)) {
+                leave(watch, one->id);
+                continue;
+            }
+            more = true;
+            add(watch, process);
         }
     }
     free(listing.listed);
@@ -210,7 +237,8 @@ struct inodes {
     size_t count, room;
 };
 
-static void read_inodes(pid_t pid, struct inodes *inodes) {
+/* From file descriptor `first` on. */
+static void read_inodes(pid_t pid, long first, struct inodes *inodes) {
     char path[64], link[64];
     snprintf(path, sizeof path, "/proc/%d/fd", (int)pid);
     DIR *dir = opendir(path);
@@ -221,6 +249,8 @@ static void read_inodes(pid_t pid, struct inodes *inodes) {
         ssize_t len = readlinkat(dirfd(dir), entry->d_name, link, sizeof link - 1);
         unsigned long inode;
         link[len > 0 ? len : 0] = 0;
+        if (strtol(entry->d_name, NULL, 10) < first)
+            continue;
         if (sscanf(link, "pipe:[%lu]", &inode) != 1 && sscanf(link, "socket:[%lu]", &inode) != 1)
             continue;
         if (inodes->count == inodes->room) {
@@ -243,13 +273,14 @@ static int by_value(const void *left, const void *right) {
 
 static void find_held(struct watch *watch) {
     struct inodes node = {0}, its = {0};
-    read_inodes(watch->target->pid, &node);
+    /* A node's own input and output are its children's, too. */
+    read_inodes(watch->target->pid, 3, &node);
     if (node.count != 0)
         qsort(node.inode, node.count, sizeof *node.inode, by_value);
     for (size_t i = 0; i < watch->count; i++) {
         struct process *process = &watch->processes[i];
         process->held = false;
-        read_inodes((pid_t)process->own, &its);
+        read_inodes((pid_t)process->own, 0, &its);
         for (size_t k = 0; k < its.count && !process->held; k++)
             process->held = bsearch(&its.inode[k], node.inode, node.count, sizeof *node.inode,
                                     by_value) != NULL;
@@ -276,27 +307,25 @@ static void program_of(const struct process *process, char text[LIN_FEED_TEXT]) 
     fclose(file);
 }
 
-/* The parent that it has now, in the probe's numbers; 0: it is gone. */
-static unsigned parent_now(const struct process *process) {
-    char path[64];
-    unsigned parent = 0;
-    snprintf(path, sizeof path, "/proc/%u/stat", process->own);
-    FILE *file = fopen(path, "re");
-    if (file == NULL)
-        return 0;
-    if (fscanf(file, "%*d (%*[^)]) %*c %u", &parent) != 1)
-        parent = 0;
-    fclose(file);
-    return parent;
-}
-
 static unsigned own_of(const struct watch *watch, unsigned id) {
     const struct process *process = find(watch, id);
     return process == NULL ? 0 : process->own;
 }
 
 static bool is_adopted(const struct watch *watch, const struct process *process) {
-    return process->parent != watch->setup && parent_now(process) != own_of(watch, process->parent);
+    unsigned parent;
+    return process->parent != watch->setup && read_parent(process, &parent) &&
+           parent != own_of(watch, process->parent);
+}
+
+/* Ends of which nothing was heard: an event found no room. */
+static void prune(struct watch *watch) {
+    unsigned parent;
+    for (size_t i = watch->count; i-- > 0;)
+        if (!read_parent(&watch->processes[i], &parent)) {
+            leave(watch, watch->processes[i].id);
+            exited(watch, watch->processes[i].id);
+        }
 }
 
 static uint64_t boot_ns(void) {
@@ -306,6 +335,7 @@ static uint64_t boot_ns(void) {
 }
 
 static void feed_all(struct watch *watch) {
+    prune(watch);
     struct lin_feed_process *slots = calloc(watch->count + 1, sizeof *slots);
     uint64_t now = boot_ns();
     watch->fed_ns = probe_now_ns();
@@ -344,14 +374,18 @@ static int by_start(const void *left, const void *right) {
 static void settle(struct watch *watch) {
     struct timespec moment = {.tv_nsec = SETTLE_NS};
     bool any = false;
+    prune(watch);
     find_held(watch);
     for (size_t i = 0; i < watch->count; i++)
-        any |= !watch->processes[i].held;
+        any |= watch->processes[i].suspect = !watch->processes[i].held;
     if (!any || target_ended(watch->target))
         return;
     nanosleep(&moment, NULL);
     ring_buffer__consume(watch->ring);
+    prune(watch);
     find_held(watch);
+    for (size_t i = 0; i < watch->count; i++)
+        watch->processes[i].held |= !watch->processes[i].suspect;
 }
 
 static void print_json(const struct watch *watch, const struct window *window, uint64_t now) {
@@ -362,9 +396,10 @@ static void print_json(const struct watch *watch, const struct window *window, u
     for (size_t i = 0; i < watch->count; i++) {
         const struct process *process = &watch->processes[i];
         char program[LIN_FEED_TEXT];
+        unsigned parent;
         program_of(process, program);
-        printf("%s{\"pid\":%u,\"parent\":%u,\"program\":", i == 0 ? "" : ",", process->own,
-               parent_now(process));
+        read_parent(process, &parent);
+        printf("%s{\"pid\":%u,\"parent\":%u,\"program\":", i == 0 ? "" : ",", process->own, parent);
         json_text(program);
         printf(",\"age_s\":%.3f,\"adopted\":%s,\"orphan\":%s}",
                (double)(now - process->started_ns) / 1e9,
@@ -381,9 +416,11 @@ static void print_text(const struct watch *watch, const struct window *window, u
     for (size_t i = 0; i < watch->count; i++) {
         const struct process *process = &watch->processes[i];
         char program[LIN_FEED_TEXT];
+        unsigned parent;
         program_of(process, program);
+        read_parent(process, &parent);
         orphans += process->held ? 0 : 1;
-        printf("%9u%9u%10.1f s  %-16s%s%s\n", process->own, parent_now(process),
+        printf("%9u%9u%10.1f s  %-16s%s%s\n", process->own, parent,
                (double)(now - process->started_ns) / 1e9, program, process->held ? "" : "ORPHAN",
                is_adopted(watch, process) ? ", adopted" : "");
     }

@@ -26,6 +26,26 @@ struct {
     __type(value, struct lin_stall_state);
 } threads SEC(".maps");
 
+/* What ran on a CPU for a while, lately: who had it while a thread waited. */
+struct run {
+    __u64 from, to;
+    unsigned pid;
+    char comm[16];
+};
+
+struct cpu {
+    __u64 since; /* the last switch */
+    unsigned next;
+    struct run run[LIN_STALL_RUNS];
+};
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, 1); /* as many as there are CPUs */
+    __type(key, unsigned);
+    __type(value, struct cpu);
+} cpus SEC(".maps");
+
 struct {
     __uint(type, BPF_MAP_TYPE_RINGBUF);
     __uint(max_entries, 1 << 20);
@@ -36,13 +56,42 @@ static void tell(const struct lin_stall *stall) {
         __sync_fetch_and_add(&dropped, 1);
 }
 
-static void set_by(struct lin_stall *now, struct task_struct *task) {
-    now->by_pid = 0;
-    now->by[0] = 0;
+/* `task` leaves its CPU; its name is the one that it has now, after exec. */
+static void note_run(struct cpu *cpu, struct task_struct *task, __u64 now) {
+    __u64 since = cpu->since;
+    cpu->since = now;
+    if (since == 0 || now - since < threshold_ns / 8)
+        return;
+    struct run *run = &cpu->run[cpu->next++ % LIN_STALL_RUNS];
+    run->from = since;
+    run->to = now;
+    run->pid = 0;
+    run->comm[0] = 0;
     if (BPF_CORE_READ(task, pid) == 0) /* the idle task */
         return;
-    now->by_pid = own_number(BPF_CORE_READ(task, group_leader));
-    BPF_CORE_READ_STR_INTO(&now->by, task, comm);
+    run->pid = own_number(BPF_CORE_READ(task, group_leader));
+    BPF_CORE_READ_STR_INTO(&run->comm, task, comm);
+}
+
+/* Who ran for the longest of [from, to]; else, where all ran for short, `last`. */
+static void set_by(struct lin_stall *stall, const struct cpu *cpu, struct task_struct *last) {
+    __u64 most = 0;
+    stall->by_pid = 0;
+    stall->by[0] = 0;
+    for (int i = 0; i < LIN_STALL_RUNS; i++) {
+        const struct run *run = &cpu->run[i];
+        __u64 from = run->from > stall->from ? run->from : stall->from;
+        __u64 to = run->to < stall->to ? run->to : stall->to;
+        if (to <= from || to - from <= most)
+            continue;
+        most = to - from;
+        stall->by_pid = run->pid;
+        __builtin_memcpy(stall->by, run->comm, sizeof stall->by);
+    }
+    if (most != 0 || BPF_CORE_READ(last, pid) == 0)
+        return;
+    stall->by_pid = own_number(BPF_CORE_READ(last, group_leader));
+    BPF_CORE_READ_STR_INTO(&stall->by, last, comm);
 }
 
 static unsigned state_of(struct task_struct *task) {
@@ -68,15 +117,14 @@ static int call_of(struct pt_regs *regs) { return BPF_CORE_READ(regs, syscallno)
 #endif
 
 /* `task` is the current one, on its way into the kernel's scheduler. */
-static void leaves(struct lin_stall_state *state, struct task_struct *task,
-                   struct task_struct *next, bool preempted, __u64 now) {
+static void leaves(struct lin_stall_state *state, struct task_struct *task, bool preempted,
+                   __u64 now) {
     unsigned why = state_of(task);
     state->now.from = now;
     state->ready = 0;
     if (preempted || why == 0) {
         state->now.kind = LIN_STALL_WAITED;
         state->ready = now;
-        set_by(&state->now, next);
         return;
     }
     state->now.kind = (why & TASK_STOPPED_OR_TRACED) != 0 ? LIN_STALL_STOPPED : LIN_STALL_BLOCKED;
@@ -86,7 +134,8 @@ static void leaves(struct lin_stall_state *state, struct task_struct *task,
         bpf_probe_read_user(state->now.word, sizeof state->now.word, (void *)PT_REGS_SP(regs));
 }
 
-static void comes(struct lin_stall_state *state, struct task_struct *before, __u64 now) {
+static void comes(struct lin_stall_state *state, const struct cpu *cpu, struct task_struct *before,
+                  __u64 now) {
     struct lin_stall *stall = &state->now;
     if (stall->from == 0)
         return;
@@ -101,10 +150,10 @@ static void comes(struct lin_stall_state *state, struct task_struct *before, __u
         }
         stall->kind = LIN_STALL_WAITED;
         stall->from = woken;
-        set_by(stall, before);
     }
     if (now - stall->from >= threshold_ns) {
         stall->to = now;
+        set_by(stall, cpu, before);
         tell(stall);
     }
     stall->from = 0;
@@ -113,15 +162,18 @@ static void comes(struct lin_stall_state *state, struct task_struct *before, __u
 SEC("tp_btf/sched_switch")
 int BPF_PROG(on_switch, bool preempt, struct task_struct *prev, struct task_struct *next) {
     unsigned prev_tid = (unsigned)prev->pid, next_tid = (unsigned)next->pid;
-    if (!watching)
+    unsigned number = bpf_get_smp_processor_id();
+    struct cpu *cpu = bpf_map_lookup_elem(&cpus, &number);
+    if (!watching || cpu == NULL)
         return 0;
     __u64 now = bpf_ktime_get_ns();
+    note_run(cpu, prev, now);
     struct lin_stall_state *state = bpf_map_lookup_elem(&threads, &prev_tid);
     if (state != NULL)
-        leaves(state, prev, next, preempt, now);
+        leaves(state, prev, preempt, now);
     state = bpf_map_lookup_elem(&threads, &next_tid);
     if (state != NULL)
-        comes(state, prev, now);
+        comes(state, cpu, prev, now);
     return 0;
 }
 

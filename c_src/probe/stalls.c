@@ -204,11 +204,15 @@ static const char *caller(const struct watch *watch, const struct lin_stall *sta
     X(pread64)                                                                                     \
     X(pwrite64)                                                                                    \
     X(readv)                                                                                       \
-    X(writev) X(openat) X(close) X(fsync) X(fdatasync) X(nanosleep) X(clock_nanosleep) X(flock)    \
-        X(fcntl) X(sendto) X(recvfrom) X(sendmsg) X(recvmsg) X(connect) X(accept4) X(wait4)        \
-            X(ioctl) X(mmap) X(munmap) X(mprotect) X(madvise) X(unlinkat) X(renameat2)             \
-                X(ftruncate) X(fallocate) X(statx) X(getdents64) X(sendfile) X(futex) X(ppoll)     \
-                    X(pselect6) X(epoll_pwait) X(rt_sigtimedwait)
+    X(writev)                                                                                      \
+    X(openat)                                                                                      \
+    X(close)                                                                                       \
+    X(fsync)                                                                                       \
+    X(fdatasync) X(nanosleep) X(clock_nanosleep) X(flock) X(fcntl) X(sendto) X(recvfrom)           \
+        X(sendmsg) X(recvmsg) X(connect) X(accept4) X(wait4) X(ioctl) X(mmap) X(munmap)            \
+            X(mprotect) X(madvise) X(unlinkat) X(renameat2) X(ftruncate) X(fallocate) X(statx)     \
+                X(getdents64) X(sendfile) X(futex) X(ppoll) X(pselect6) X(epoll_pwait)             \
+                    X(rt_sigtimedwait)
 
 static const char *call_text(int call, char text[32]) {
 #define CALL(name)                                                                                 \
@@ -344,6 +348,7 @@ static void take_unfinished(struct watch *watch, uint64_t now) {
         for (size_t c = 0; c < LIN_STALL_CALLS && stall->kind == LIN_STALL_BLOCKED; c++)
             idle |= watch->bpf->rodata->idle_calls[c] == stall->call;
         stall->to = now;
+        snprintf(stall->by, sizeof stall->by, "?"); /* it is known when it has ended */
         if (stall->from != 0 && !idle && now > stall->from && now - stall->from >= threshold)
             report(watch, stall);
         else if (stall->from == 0 && state.lib != 0 && state.lib_to - state.lib_from >= threshold) {
@@ -395,6 +400,7 @@ static int load(struct watch *watch) {
     watch->bpf->rodata->threshold_ns = (uint64_t)(watch->options->threshold_ms * 1e6);
     watch->bpf->rodata->target_pid = watch->target->pid;
     watch->bpf->rodata->own_ns = (unsigned)namespace.st_ino;
+    bpf_map__set_max_entries(watch->bpf->maps.cpus, (unsigned)libbpf_num_possible_cpus());
     int error = stalls_bpf__load(watch->bpf);
     if (error != 0)
         return kernel_refused("load the stalls' programs (they take Linux 5.15)", error);

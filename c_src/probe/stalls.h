@@ -2,10 +2,10 @@
  * stalls.h - what the programs in the kernel say of a scheduler thread that was kept from its work.
  *
  * Model: of each watched thread the kernel keeps since when it is off its CPU, since when it could
- * be on one again, and what was there instead; and since when its samples, one each millisecond of
- * CPU, lie in one shared library. What lasts `threshold_ns` is told when it ends. Units:
- * nanoseconds of CLOCK_MONOTONIC. Process numbers are as the probe's own pid namespace has them; 0:
- * not in it.
+ * be on one again; of each CPU what ran on it for long; and since when its samples, one each
+ * millisecond of CPU, lie in one shared library. What lasts `threshold_ns` is told when it ends.
+ * Units: nanoseconds of CLOCK_MONOTONIC. Process numbers are as the probe's own pid namespace has
+ * them; 0: not in it.
  */
 #ifndef LIN_PROBE_STALLS_H
 #define LIN_PROBE_STALLS_H
@@ -13,6 +13,7 @@
 #define LIN_STALL_RANGES 64
 #define LIN_STALL_CALLS 8
 #define LIN_STALL_WORDS 64
+#define LIN_STALL_RUNS 16
 #define LIN_STALL_PERIOD_NS 1000000
 
 enum lin_stall_kind {
