@@ -78,8 +78,8 @@ uint64_t lin_segment_sync_at(const struct lin_segment *segment);
 struct lin_tables;
 struct lin_tables *lin_tables_create(void);
 void lin_tables_destroy(struct lin_tables *tables);
-/* A new segment: all that the run has said is to be said again. Inside the gate, with the census that
- * gave the ids; NULL: it is gone, and with it what the ids mean. */
+/* A new segment: all that the run has said is to be said again. Inside the gate, with the census
+ * that gave the ids; NULL: it is gone, and with it what the ids mean. */
 void lin_tables_again(struct lin_tables *tables, const struct lin_census *census);
 /* Looks at what these need; inside the gate, with the census that gave the ids. */
 void lin_tables_need_events(struct lin_tables *tables, const struct lin_census *census,

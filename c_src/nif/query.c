@@ -193,7 +193,8 @@ ERL_NIF_TERM pid_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     ErlNifUInt64 word;
     if (!enif_get_uint64(env, argv[0], &word) || (word & 0xf) != 3)
         return enif_make_badarg(env);
-    ErlNifPid pid = {.pid = (ERL_NIF_TERM)word};
+    ErlNifPid pid;
+    pid.pid = (ERL_NIF_TERM)word;
     return enif_make_pid(env, &pid);
 }
 

@@ -180,7 +180,7 @@ static bool is_over(struct window *window) {
 }
 
 void window_watch(struct window *window) {
-    enum { TURN_MS = 20 };
+    enum { TURN_NS = 20000000 };
     window->from_ns = probe_now_ns();
     fprintf(stderr, "lineage-probe: %s watches %s", window->command, target_text(window->target));
     if (window->seconds > 0)
@@ -188,7 +188,7 @@ void window_watch(struct window *window) {
     else
         fprintf(stderr, " until Ctrl-C.\n");
     while (!is_over(window)) {
-        struct timespec turn = {.tv_nsec = TURN_MS * 1000000};
+        struct timespec turn = {.tv_nsec = TURN_NS};
         nanosleep(&turn, NULL);
         if (window->ring != NULL)
             ring_buffer__consume(window->ring);

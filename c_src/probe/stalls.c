@@ -198,21 +198,14 @@ static const char *caller(const struct watch *watch, const struct lin_stall *sta
     return NULL;
 }
 
+/* clang-format off */
 #define CALLS(X)                                                                                   \
-    X(read)                                                                                        \
-    X(write)                                                                                       \
-    X(pread64)                                                                                     \
-    X(pwrite64)                                                                                    \
-    X(readv)                                                                                       \
-    X(writev)                                                                                      \
-    X(openat)                                                                                      \
-    X(close)                                                                                       \
-    X(fsync)                                                                                       \
+    X(read) X(write) X(pread64) X(pwrite64) X(readv) X(writev) X(openat) X(close) X(fsync)         \
     X(fdatasync) X(nanosleep) X(clock_nanosleep) X(flock) X(fcntl) X(sendto) X(recvfrom)           \
-        X(sendmsg) X(recvmsg) X(connect) X(accept4) X(wait4) X(ioctl) X(mmap) X(munmap)            \
-            X(mprotect) X(madvise) X(unlinkat) X(renameat2) X(ftruncate) X(fallocate) X(statx)     \
-                X(getdents64) X(sendfile) X(futex) X(ppoll) X(pselect6) X(epoll_pwait)             \
-                    X(rt_sigtimedwait)
+    X(sendmsg) X(recvmsg) X(connect) X(accept4) X(wait4) X(ioctl) X(mmap) X(munmap) X(mprotect)    \
+    X(madvise) X(unlinkat) X(renameat2) X(ftruncate) X(fallocate) X(statx) X(getdents64)           \
+    X(sendfile) X(futex) X(ppoll) X(pselect6) X(epoll_pwait) X(rt_sigtimedwait)
+/* clang-format on */
 
 static const char *call_text(int call, char text[32]) {
 #define CALL(name)                                                                                 \

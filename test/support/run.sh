@@ -95,14 +95,21 @@ stage_lint() {
     # What fills `word` in recent.c is a loop of a constant number of turns; clang-tidy sees it.
     cppcheck --quiet --error-exitcode=1 --std=c11 --enable=warning,performance,portability \
         --inline-suppr --suppress=missingIncludeSystem --suppress=uninitvar:c_src/core/recent.c \
-        -I c_src/core -I c_src/nif c_src || status=1
+        -I c_src/cli -I c_src/core -I c_src/nif \
+        $(printf -- '-i %s ' c_src/probe/*.bpf.c) --suppress=unknownMacro:c_src/probe/kernel.c c_src || status=1
     local erts
     erts=$(dirname "$(find -H /usr/lib/erlang/usr/include ${ERTS_INCLUDE_DIR:+"$ERTS_INCLUDE_DIR"} \
         -name erl_nif.h 2>/dev/null | tail -n 1)")
     # A process for each file: clang-tidy 14 takes what it has seen of va_list from one to the next. What
-    # it says of the warnings that it left out is dropped.
-    find c_src -name '*.c' | xargs -P "$(nproc)" -I{} clang-tidy --quiet {} -- -std=c11 -D_GNU_SOURCE= \
-        -Ic_src/core -Ic_src/nif -isystem "$erts" 2> >(grep -v ' generated\.$' >&2) || status=1
+    # it says of the warnings that it left out is dropped. What runs in the kernel is compiled by clang,
+    # and bpftool's skeletons leak, as it sees them.
+    tidy() {
+        xargs -P "$(nproc)" -I{} clang-tidy --quiet "$@" {} -- -std=c11 -D_GNU_SOURCE= -Ic_src/cli \
+            -Ic_src/core -Ic_src/nif -isystem _build/c/release/probe -isystem "$erts" \
+            2> >(grep -v ' generated\.$' >&2)
+    }
+    find c_src -name '*.c' -not -path '*/probe/*' | tidy || status=1
+    find c_src/probe -name '*.c' -not -name '*.bpf.c' | tidy --checks=-clang-analyzer-unix.Malloc || status=1
     for script in .ci/run $(find test bench -name '*.sh' -not -path '*/_build/*'); do
         bash -n "$script" || status=1
     done
@@ -139,11 +146,11 @@ stage_asan() {
         export UBSAN_OPTIONS=print_stacktrace=1:abort_on_error=1:log_path=$copy/report
         export LINEAGE_STORM=$((storm / 10)) LINEAGE_CYCLES=$((cycles / 10))
         # What calls the NIF and the driver. Other programs' nodes, runners and reports tell nothing new
-        # here, causes that are injected by the millisecond are others under a sanitizer, and the journal's
-        # and the streams' suites run programs that do not bear its preloading.
+        # here, causes that are injected by the millisecond are others under a sanitizer, and the journal's,
+        # the streams' and the probe's suites run programs that do not bear its preloading.
         rebar3 eunit --module=lineage_eunit_tests,lineage_points_tests,lineage_session_tests || status=1
         rebar3 ct --readable=true --suite="$(ls test/lineage_*SUITE.erl |
-            grep -vE '_(ct|report|overhead|journal|stream)_SUITE' | paste -sd,)" || status=1
+            grep -vE '_(ct|report|overhead|journal|stream|probe)_SUITE' | paste -sd,)" || status=1
         unset LD_PRELOAD
         if cat "$copy"/report.* 2>/dev/null; then status=1; fi
         exit $status
