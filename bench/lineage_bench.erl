@@ -2,7 +2,7 @@
 %% new order each time.
 %%
 %% Arguments (after -extra), all optional:
-%%   cost | ping | big | overhead | reference | modes | stream | about    what to run (default cost)
+%%   cost | ping | big | overhead | reference | modes | stream | witness | about    what to run (default cost)
 %%   --table fresh|aged      cost, ping: the state of this node's process table
 %%   --workers 1,2  --live 20,20000  --what spawn_link,...  --arms untraced,...   cost, ping: which cells and arms
 %%   --rounds N  --ops N     rounds of a cell; births, messages, starts or calls of each arm in a round
@@ -89,6 +89,7 @@ run(#{run := overhead} = Options) -> lineage_bench_overhead:run(Options);
 run(#{run := reference} = Options) -> lineage_bench_reference:run(Options);
 run(#{run := modes} = Options) -> lineage_bench_modes:run(Options);
 run(#{run := stream} = Options) -> lineage_bench_stream:run(Options);
+run(#{run := witness} = Options) -> lineage_bench_witness:run(Options);
 run(#{run := about} = Options) -> lineage_bench_about:run(Options).
 
 %% Writes one JSON line, to the file of --out or to standard output.

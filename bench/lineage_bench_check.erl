@@ -73,7 +73,7 @@ form(<<"modes">>) ->
         {<<"otp">>, text},
         {<<"holds">>, [true, false, null, <<"unclear">>]}
     ];
-form(<<"stream">>) ->
+form(Figures) when Figures =:= <<"stream">>; Figures =:= <<"witness">> ->
     [
         {<<"figure">>, text},
         {<<"value">>, number},

@@ -37,7 +37,8 @@ sections() ->
         {<<"ping">>, "Messages", fun lineage_bench_show_cost:ping/1},
         {<<"big">>, "A million processes", fun lineage_bench_show_cost:big/1},
         {<<"modes">>, "Measuring overhead", fun lineage_bench_show_modes:modes/1},
-        {<<"stream">>, "Streams of events", fun lineage_bench_show_cost:stream/1}
+        {<<"stream">>, "Streams of events", fun lineage_bench_show_cost:stream/1},
+        {<<"witness">>, "The probe", fun lineage_bench_show_cost:witness/1}
     ].
 
 body(Lines) ->

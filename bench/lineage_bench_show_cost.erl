@@ -2,7 +2,7 @@
 %% the top of the page, and the section.
 -module(lineage_bench_show_cost).
 
--export([cost/1, ping/1, big/1, stream/1]).
+-export([cost/1, ping/1, big/1, stream/1, witness/1]).
 
 -import(lineage_bench_page, [figure/3, table/2, details/2, count/1, keyed/2]).
 
@@ -251,11 +251,21 @@ stream(Lines) ->
                 ]
             })
         ]),
-        details("All figures", table(["figure", "value", "unit", "bar", "holds"], [
-            [What, io_lib:format("~.1f", [float(Value)]), Unit, [io_lib:format("~b", [Bar]) || Bar =/= null], text(Holds)]
-         || #{<<"figure">> := What, <<"value">> := Value, <<"unit">> := Unit, <<"bar">> := Bar, <<"holds">> := Holds} <- Lines
-        ]))
+        all_figures(Lines)
     ]}.
+
+-spec witness([#{binary() => term()}]) -> {[tuple()], lineage_bench_page:node_()}.
+witness(Lines) ->
+    {[], [
+        {p, [{class, "how"}], "What a birth and its exit cost more while the probe watches the node from outside: differences within a round."},
+        all_figures(Lines)
+    ]}.
+
+all_figures(Lines) ->
+    details("All figures", table(["figure", "value", "unit", "bar", "holds"], [
+        [What, io_lib:format("~.1f", [float(Value)]), Unit, [io_lib:format("~b", [Bar]) || Bar =/= null], text(Holds)]
+     || #{<<"figure">> := What, <<"value">> := Value, <<"unit">> := Unit, <<"bar">> := Bar, <<"holds">> := Holds} <- Lines
+    ])).
 
 shape(<<"one">>) -> "under one supervisor";
 shape(<<"thousand">>) -> "under a thousand";

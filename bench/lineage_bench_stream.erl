@@ -4,7 +4,7 @@
 %% another on a node at rest. Rate: so many spawns a second, paced by the ms, while one process reads all that it is sent.
 -module(lineage_bench_stream).
 
--export([run/1]).
+-export([run/1, births/1]).
 
 -define(EVENT_BAR_NS, 25).
 -define(LATENCY_BAR_US, 5000).
@@ -16,7 +16,7 @@
 run(#{rounds := Rounds, ops := Ops, ms := Ms} = Options) ->
     {ok, _} = application:ensure_all_started(lineage),
     Turns = rounds(Rounds, Ops, rand:seed_s(exsss, {7, 8, 9})),
-    [tell(Line, Options) || Line <- cost(Turns) ++ latency(Rounds * 50) ++ rate(Ms)].
+    [lineage_bench_figure:tell(stream, Line, Options) || Line <- cost(Turns) ++ latency(Rounds * 50) ++ rate(Ms)].
 
 %% Cost
 
@@ -36,6 +36,8 @@ turn(Arm, Ops) ->
     ok = lineage:detach(),
     {1000 * Us / Ops, Events / (Ops + Ops div 10)}.
 
+%% So many, one after another, each awaited.
+-spec births(non_neg_integer()) -> ok.
 births(0) ->
     ok;
 births(N) ->
@@ -75,12 +77,11 @@ stop(Reader) ->
 
 cost(Turns) ->
     Off = [Ns || #{off := {Ns, _}} <- Turns],
-    Line = #{unit => ns, rounds => length(Turns)},
-    [(figure(<<"spawn and exit, tap off">>, Off, null))#{unit => ns}] ++
+    [lineage_bench_figure:spread(<<"spawn and exit, tap off">>, Off, ns, null)] ++
         lists:append([
             begin
                 More = [(Ns - Base) / max(1.0, Events) || #{off := {Base, _}, Arm := {Ns, Events}} <- Turns],
-                [maps:merge(figure(What, More, Bar), Line)]
+                [lineage_bench_figure:spread(What, More, ns, Bar)]
             end
          || {Arm, What, Bar} <- [
                 {tap, <<"an event more: in a ring, and in a buffer that nobody empties">>, ?EVENT_BAR_NS},
@@ -142,24 +143,3 @@ paced(T0, Ms, Made) ->
         true -> max(Made, Due);
         false -> receive after 1 -> paced(T0, Ms, max(Made, Due)) end
     end.
-
-%% Figures
-
-figure(What, Values, Bar) ->
-    #{median := Median, low := Low, high := High} = lineage_bench_stat:spread(Values),
-    #{figure => What, value => max(0.0, Median), low => Low, high => High, rounds => length(Values), bar => Bar}.
-
-tell(#{figure := What, value := Value, unit := Unit, bar := Bar} = Line, Options) ->
-    Holds = Bar =:= null orelse Value =< Bar,
-    Interval = case Line of
-                   #{low := Low, high := High} -> io_lib:format(" [~.1f ~.1f]", [float(Low), float(High)]);
-                   _ -> ""
-               end,
-    io:format("~-66ts ~12.1f ~s~s~s~n", [What, float(Value), Unit, Interval, bar(Bar, Holds)]),
-    lineage_bench:emit(Options, (maps:with([figure, value, unit, rounds, bar], Line))#{
-        bench => stream, otp => lineage_bench:otp(), holds => case Bar of null -> null; _ -> Holds end}),
-    Holds.
-
-bar(null, _Holds) -> "";
-bar(Bar, true) -> io_lib:format("  bar ~b", [Bar]);
-bar(Bar, false) -> io_lib:format("  bar ~b: MISSED", [Bar]).

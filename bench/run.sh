@@ -10,6 +10,7 @@
 #   reference  what it costs Foundation and MABEAM: each place of the audit, as it was and supervised
 #   modes      what measuring overhead costs, and whether its figures are the callers' own
 #   stream     what a stream of events costs an event, how late it is, and whether it keeps up
+#   witness    what the probe costs the node that it watches (as root, where BPF is)
 #
 #   --small  few and short rounds on small nodes: the output's form is checked, no time is
 #   --bars   exit status 1 where a bar is missed (`make soak`)
@@ -30,11 +31,11 @@ for argument in "$@"; do
     case $argument in
         --small) small=yes ;;
         --bars) bars=(--bars) ;;
-        cost | ping | big | overhead | reference | modes | stream) runs+=("$argument") ;;
+        cost | ping | big | overhead | reference | modes | stream | witness) runs+=("$argument") ;;
         *) sed -n '2,/^set/p' "$0" | sed '$d; s/^# \{0,1\}//' >&2; exit 2 ;;
     esac
 done
-[ ${#runs[@]} -gt 0 ] || runs=(cost ping big overhead reference modes stream)
+[ ${#runs[@]} -gt 0 ] || runs=(cost ping big overhead reference modes stream witness)
 
 # newest FILE DIRECTORY...: the directory whose FILE is the newest; nothing where none has it.
 newest() {
@@ -141,6 +142,14 @@ run_stream() {
         node 8192 usual stream --rounds 2 --ops 500 --ms 500
     else
         node 262144 usual stream --rounds 21 --ops 50000 --ms 10000
+    fi
+}
+
+run_witness() {
+    if [ -n "$small" ]; then
+        node 8192 usual witness --rounds 2 --ops 500
+    else
+        node 262144 usual witness --rounds 11 --ops 50000
     fi
 }
 
