@@ -76,7 +76,7 @@ form(<<"modes">>) ->
 form(Figures) when Figures =:= <<"stream">>; Figures =:= <<"witness">> ->
     [
         {<<"figure">>, text},
-        {<<"value">>, number},
+        {<<"value">>, difference},
         {<<"unit">>, text},
         {<<"rounds">>, number},
         {<<"otp">>, text},
@@ -136,6 +136,7 @@ timed() ->
     ].
 
 is(number, Value) -> is_number(Value) andalso Value >= 0;
+is(difference, Value) -> is_number(Value);
 is(number_or_null, Value) -> Value =:= null orelse is(number, Value);
 is(spread_or_null, Value) -> Value =:= null orelse is(spread, Value);
 is(text, Value) -> is_binary(Value) andalso Value =/= <<>>;
