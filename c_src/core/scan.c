@@ -257,8 +257,8 @@ int lin_left_init(const struct lin_run *run, void *data, size_t bytes, struct li
             continue; /* damaged: nothing in it can be trusted */
         uint64_t lost = GET(ring->lost), told = GET(ring->told);
         out->untold += lost > told ? lost - told : 0;
-        if (tail > run->position[n]) /* dropped while nothing could be written */
-            out->untold += tail - run->position[n];
+        if (tail > run->position[n])
+            out->between += tail - run->position[n];
         out->to[n] = head;
         out->from[n] = run->position[n] > tail ? run->position[n] : tail;
         if (out->from[n] > head)

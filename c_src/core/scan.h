@@ -63,7 +63,9 @@ struct lin_left {
     struct lin_rings *rings;
     size_t bytes;
     uint64_t from[LIN_RINGS_MAX], to[LIN_RINGS_MAX]; /* positions */
-    uint64_t untold; /* events that were lost, and no GAP tells of */
+    uint64_t untold;  /* events that were lost, and no GAP tells of */
+    uint64_t between; /* behind what the segments hold, and before what the rings do: of a dead run
+                         they were dropped; of one that is going on they are in a segment by now */
 };
 /* 0; -ENOENT: it has none (any more); -EINVAL: the file is not this run's; another errno. */
 int lin_left_read(const struct lin_run *run, struct lin_left *out);

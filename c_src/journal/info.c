@@ -27,7 +27,7 @@ static uint64_t left_of(const struct lin_run *run, uint64_t *missing) {
             else if (event != NULL)
                 events++;
         }
-    *missing += left.untold;
+    *missing += left.untold + (fate_of(run) == RUNNING ? 0 : left.between);
     lin_left_free(&left);
     return events;
 }

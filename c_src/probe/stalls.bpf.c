@@ -142,8 +142,9 @@ static void comes(struct lin_stall_state *state, const struct cpu *cpu, struct t
     stall->cpu = bpf_get_smp_processor_id();
     if (stall->kind != LIN_STALL_WAITED) {
         __u64 woken = state->ready != 0 ? state->ready : now;
-        bool told = stall->kind == LIN_STALL_STOPPED ||
-                    (state->thread != LIN_STALL_DIRTY_IO && !is_idle(stall->call));
+        bool told = stall->kind == LIN_STALL_STOPPED
+                        ? state->thread == LIN_STALL_SCHEDULER
+                        : state->thread != LIN_STALL_DIRTY_IO && !is_idle(stall->call);
         if (told && woken - stall->from >= threshold_ns) {
             stall->to = woken;
             tell(stall);

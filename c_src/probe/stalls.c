@@ -246,6 +246,10 @@ static void print_text(const struct watch *watch, const struct thread *thread,
     struct tm tm;
     char when[32];
     clock_gettime(CLOCK_REALTIME, &now);
+    uint64_t wall = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+    wall -= probe_now_ns() - stall->to;
+    now = (struct timespec){.tv_sec = (time_t)(wall / 1000000000u),
+                            .tv_nsec = (long)(wall % 1000000000u)};
     localtime_r(&now.tv_sec, &tm);
     strftime(when, sizeof when, "%H:%M:%S", &tm);
     printf("%s.%03ld  %s %-3u %-7s %9.2f ms", when, now.tv_nsec / 1000000,
@@ -364,20 +368,19 @@ static void each_turn(void *arg) {
     fflush(stdout);
 }
 
-/* In which a scheduler waits for work, or for another's lock. */
+/* In which a scheduler waits for work, or for another's lock; also again, after a signal. */
 static void set_idle_calls(struct stalls_bpf *bpf) {
-    static const int idle[LIN_STALL_CALLS] = {SYS_futex,       SYS_epoll_pwait, SYS_ppoll,
-                                              SYS_pselect6,
+    static const int idle[LIN_STALL_CALLS] = {
+        SYS_futex,       SYS_epoll_pwait, SYS_ppoll,  SYS_pselect6, SYS_restart_syscall,
 #ifdef SYS_epoll_wait
-                                              SYS_epoll_wait,  SYS_poll,        SYS_select,
+        SYS_epoll_wait,  SYS_poll,        SYS_select,
 #else
-                                              -2,        -2,
-                                              -2,
+        -2,             -2,              -2,
 #endif
 #ifdef SYS_epoll_pwait2
-                                              SYS_epoll_pwait2
+        SYS_epoll_pwait2
 #else
-                                              -2
+        -2
 #endif
     };
     memcpy((void *)(uintptr_t)bpf->rodata->idle_calls, idle, sizeof idle);

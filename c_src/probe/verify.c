@@ -71,7 +71,8 @@ static int take(void *arg, void *data, size_t bytes) {
 
 /* What Lineage has recorded, in its ticks: two points that the probe took make them nanoseconds. */
 struct lineage_side {
-    struct lin_clock_point from, to; /* around the window, with EDGE_NS at its ends */
+    struct lin_clock_point from, to; /* of the window */
+    uint64_t edge;                   /* EDGE_NS in ticks */
     struct list births, deaths;
     uint64_t missing; /* counted by gaps */
     bool swept;       /* deaths were found by sweeping: `exits => suspects` */
@@ -84,7 +85,7 @@ static uint64_t ns_of(const struct lineage_side *side, uint64_t ticks) {
 }
 
 static void take_event(struct lineage_side *side, const struct lin_event *event) {
-    if (event->ticks < side->from.ticks || event->ticks > side->to.ticks)
+    if (event->ticks + side->edge < side->from.ticks || event->ticks > side->to.ticks + side->edge)
         return;
     if (event->kind == LIN_EV_GAP)
         side->missing += event->a;
@@ -108,7 +109,7 @@ static void take_left(struct lineage_side *side, const struct lin_left *left) {
             if (event != NULL)
                 take_event(side, event);
         }
-    side->missing += left->untold;
+    side->missing += left->untold + left->between;
 }
 
 static int fold(const char *dir, struct lin_run *run, struct lin_segment_name name, lin_block_fn fn,
@@ -161,7 +162,8 @@ static int read_lineage(const struct options *options, const struct target *targ
     struct lin_run run;
     struct lin_left left;
     int result = read_run(options->journal, target->pid, &run, side);
-    if (result == 0 && lin_left_read(&run, &left) == 0) {
+    /* What a node that is running has in its rings now came behind the window. */
+    if (result == 0 && target_ended(target) && lin_left_read(&run, &left) == 0) {
         take_left(side, &left);
         lin_left_free(&left);
     }
@@ -329,9 +331,12 @@ static int watch_and_compare(struct watch *watch, const struct options *options,
     counts->counting = true;
     window_watch(&window);
     counts->counting = false;
-    settle(target, window.to_ns);
-    ring_buffer__consume(watch->ring);
     watch->lineage.to = lin_clock_sure();
+    watch->lineage.edge =
+        (uint64_t)((double)(watch->lineage.to.ticks - watch->lineage.from.ticks) * EDGE_NS /
+                   (double)(watch->lineage.to.ns - watch->lineage.from.ns));
+    ring_buffer__consume(watch->ring);
+    settle(target, window.to_ns);
     int result = read_lineage(options, target, &watch->lineage);
     if (result != 0) {
         fprintf(stderr, "lineage-probe: the journal in %s cannot be read: %s.\n", options->journal,
