@@ -14,7 +14,7 @@ cd "$(dirname "$0")/../.."
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/lineage
 packages="ca-certificates erlang-base erlang-dev erlang-nox erlang-eunit erlang-common-test
     erlang-tools erlang-runtime-tools elixir rebar3 gcc libc6-dev make git procps libcriterion-dev
-    ejabberd clang bpftool libbpf-dev libcap2-bin"
+    ejabberd clang bpftool libbpf-dev libcap2-bin e2fsprogs"
 packages=$(echo $packages)
 
 # The first address that apt here fetches this machine's own release from.
