@@ -57,27 +57,37 @@ subtracted_test() ->
     ?assertEqual(unexplained, Cause(slow_init(), 0, [{gc, Child, 5, 35}], [])),
     ?assertEqual(init, Cause(slow_init(), 0, [{gc, Other, 5, 60}], [])).
 
-%% What the kernel saw: another program in place of a scheduler comes before all else; what the node does itself, last.
+%% What the kernel saw: other programs in place of all schedulers, or of one where a pulse was late too, come before all else;
+%% one alone, and what the node does itself, last.
 kernel_test() ->
     [_, Sup, Child | _] = Pids = pids(),
-    Cause = fun(Times, Busy, Events, Kernel) ->
+    Cause = fun(Times, Busy, Events, Stalls, Kernel) ->
                     Spans = [Stall#{span := {?MS * From, ?MS * To}} || #{span := {From, To}} = Stall <- Kernel],
                     [C, S, Ch | _] = Pids,
                     #{cause := Named} = lineage_outliers:explain(#{caller => C, supervisor => S, child => Ch, times => [?MS * T || T <- Times], busy => ?MS * Busy},
-                                                                 [{What, Pid, {?MS * From, ?MS * To}} || {What, Pid, From, To} <- Events], [], Spans, 2),
+                                                                 [{What, Pid, {?MS * From, ?MS * To}} || {What, Pid, From, To} <- Events],
+                                                                 [{?MS * From, ?MS * To} || {From, To} <- Stalls], Spans, 2),
                     case Named of {stall, #{by := By}} -> {stall, By}; _ -> Named end
             end,
-    Stall = fun(Kind, OsPid, By, Span) -> #{kind => Kind, thread => scheduler, number => 1, span => Span, os_pid => OsPid, by => By} end,
+    Stall = fun(Kind, Number, OsPid, By, Span) -> #{kind => Kind, thread => scheduler, number => Number, span => Span, os_pid => OsPid, by => By} end,
     Own = list_to_integer(os:getpid()),
-    [?assertEqual({stall, <<"hog">>}, Cause(Times, Busy, Events, [Stall(waited, Own + 1, <<"hog">>, {5, 55})]))
+    Hog = fun(Number, Span) -> Stall(waited, Number, Own + 1, <<"hog">>, Span) end,
+    _ = [[?assertEqual({stall, <<"hog">>}, Cause(Times, Busy, Events, [], [Hog(1, {5, 55}), Hog(2, {4, 60})])),
+      ?assertEqual({stall, <<"hog">>}, Cause(Times, Busy, Events, [{6, 50}], [Hog(2, {5, 55})]))]
      || {Times, Busy} <- [{queued(), 60}, {slow_init(), 0}], Events <- [[], [{gc, Sup, 5, 55}], [{long_schedule, Child, 5, 55}]]],
-    ?assertEqual({stall, <<>>}, Cause(queued(), 0, [], [Stall(stopped, 0, <<>>, {5, 55})])),
+    ?assertEqual({stall, <<>>}, Cause(queued(), 0, [], [], [Stall(stopped, 1, 0, <<>>, {5, 55})])),
+    %% One of two, of which nothing else is a sign.
+    ?assertEqual(queue, Cause(queued(), 60, [], [], [Hog(1, {5, 55})])),
+    ?assertEqual({gc, Sup}, Cause(queued(), 60, [{gc, Sup, 5, 55}], [], [Hog(1, {5, 55})])),
+    ?assertEqual({stall, <<"hog">>}, Cause(queued(), 0, [], [], [Hog(1, {5, 55})])),
+    %% One after the other, never both.
+    ?assertEqual(queue, Cause(queued(), 60, [], [], [Hog(1, {5, 30}), Hog(2, {31, 60})])),
     %% Our own threads in each other's place, and too short a time.
-    ?assertEqual(unexplained, Cause(queued(), 0, [], [Stall(waited, Own + 1, <<"hog">>, {5, 30})])),
-    ?assertEqual({gc, Sup}, Cause(queued(), 0, [{gc, Sup, 5, 55}], [Stall(waited, Own, <<"1_scheduler">>, {5, 55})])),
-    ?assertEqual({stall, <<"1_scheduler">>}, Cause(queued(), 0, [], [Stall(waited, Own, <<"1_scheduler">>, {5, 55})])),
-    ?assertEqual({stall, <<"slow.so">>}, Cause(queued(), 0, [], [Stall(busy, 0, <<"slow.so">>, {5, 55})])),
-    ?assertEqual(init, Cause(slow_init(), 0, [], [Stall(blocked, 0, <<"fsync">>, {5, 55})])).
+    ?assertEqual(unexplained, Cause(queued(), 0, [], [], [Hog(1, {5, 30}), Hog(2, {5, 30})])),
+    ?assertEqual({gc, Sup}, Cause(queued(), 0, [{gc, Sup, 5, 55}], [], [Stall(waited, N, Own, <<"1_scheduler">>, {5, 55}) || N <- [1, 2]])),
+    ?assertEqual({stall, <<"1_scheduler">>}, Cause(queued(), 0, [], [], [Stall(waited, 1, Own, <<"1_scheduler">>, {5, 55})])),
+    ?assertEqual({stall, <<"slow.so">>}, Cause(queued(), 0, [], [], [Stall(busy, 1, 0, <<"slow.so">>, {5, 55})])),
+    ?assertEqual(init, Cause(slow_init(), 0, [], [], [Stall(blocked, 1, 0, <<"fsync">>, {5, 55})])).
 
 %% For any times, events and stalls: the cause that is named accounts for more than half.
 half_test() ->

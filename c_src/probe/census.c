@@ -12,6 +12,26 @@ struct probes {
     struct bpf_link *births, *deaths;
 };
 
+/* Nothing is told by this iterator: it looks for the node. */
+static void ignore(void *arg, const void *data) { (void)arg, (void)data; }
+
+int census_load(const struct target *target, const struct options *telling,
+                struct census_bpf **out) {
+    struct census_bpf *bpf = *out = census_bpf__open();
+    char nothing[64];
+    if (bpf == NULL)
+        return kernel_refused("open the census's programs", -errno);
+    bpf->rodata->target_pid = (unsigned)target->pid;
+    bpf->rodata->own_ns = target->own_ns;
+    bpf->rodata->telling = telling != NULL;
+    if (telling != NULL)
+        bpf_map__set_max_entries(bpf->maps.seen, telling->ring_mib << 20);
+    int error = census_bpf__load(bpf);
+    if (error == 0)
+        error = kernel_iterate(bpf->progs.find_node, nothing, sizeof nothing, ignore, NULL);
+    return error == 0 ? 0 : kernel_refused("load the census's programs", error);
+}
+
 static int attach(struct probes *probes, const struct target *target) {
     int status = kernel_uprobe(probes->bpf->progs.create_returns, target, "erl_create_process",
                                true, false, &probes->births);
@@ -65,6 +85,7 @@ struct sampling {
     double percent;
     struct rate births, deaths;
     int status;
+    bool *stop;
 };
 
 static void sleep_ms(double ms) {
@@ -76,7 +97,7 @@ static void sleep_ms(double ms) {
 static void sample(void *arg) {
     struct sampling *sampling = arg;
     struct census_bpf__bss *counts = sampling->probes->bpf->bss;
-    if (sampling->status != 0 || target_ended(sampling->target))
+    if (target_ended(sampling->target))
         return;
     uint64_t births = counts->births, deaths = counts->deaths;
     sampling->status = attach(sampling->probes, sampling->target);
@@ -90,7 +111,8 @@ static void sample(void *arg) {
         rate_add(&sampling->deaths, counts->deaths - deaths, seconds);
     }
     detach(sampling->probes);
-    sleep_ms(1000 - 10 * sampling->percent);
+    *sampling->stop = sampling->status != 0;
+    sleep_ms(*sampling->stop ? 0 : 1000 - 10 * sampling->percent);
 }
 
 static void print_sampled(const struct options *options, const struct window *window,
@@ -138,13 +160,14 @@ static int count(const struct options *options, const struct target *target,
     if (options->sample > 0) {
         detach(probes);
         window.each = sample;
+        sampling.stop = &window.stop;
         window.arg = &sampling;
     } else {
         probes->bpf->bss->counting = true;
     }
     window_watch(&window);
     probes->bpf->bss->counting = false;
-    if (sampling.status != 0 && sampling.births.windows == 0)
+    if (sampling.status != 0 && window.end == WINDOW_STOPPED)
         return sampling.status;
     if (options->sample > 0)
         print_sampled(options, &window, &sampling, dropped(probes));
@@ -160,13 +183,12 @@ int census_command(const void *given) {
     window_catch_signals();
     int status = target_open(options, &target);
     if (status == 0)
-        status = kernel_allows(&target);
+        status = kernel_allows();
     if (status != 0)
         goto cleanup;
-    probes.bpf = census_bpf__open();
-    int error = probes.bpf == NULL ? -ENOMEM : census_bpf__load(probes.bpf);
-    status = error != 0 ? kernel_refused("load the census's programs", error)
-                        : count(options, &target, &probes);
+    status = census_load(&target, NULL, &probes.bpf);
+    if (status == 0)
+        status = count(options, &target, &probes);
 cleanup:
     detach(&probes);
     census_bpf__destroy(probes.bpf);

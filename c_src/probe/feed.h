@@ -19,7 +19,7 @@
 struct lin_feed_head {
     uint64_t magic, head, seen_ns;
     uint32_t slots, probe_pid;
-    uint64_t dropped, threshold_ns, unused[2];
+    uint64_t dropped, threshold_ns, pid_namespace, unused; /* the node's: its inode */
 };
 
 struct lin_feed_stall {

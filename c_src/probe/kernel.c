@@ -63,33 +63,30 @@ static int privileges(void) {
 }
 
 /*
- * Linux 6.11 to 6.13 return from a watched function by a system call of their own, which a seccomp
- * filter that does not know it kills the process for.
+ * Linux 6.11 to 6.13 return from a watched function by a system call of their own, on x86-64, which
+ * a seccomp filter that does not know it kills the process for.
  */
 static bool deadly(const struct target *target) {
+#if defined(__x86_64__)
     char path[64];
     struct utsname kernel;
     unsigned major, minor;
     snprintf(path, sizeof path, "/proc/%d/status", (int)target->pid);
     return uname(&kernel) == 0 && sscanf(kernel.release, "%u.%u", &major, &minor) == 2 &&
            major == 6 && minor >= 11 && minor <= 13 && status_of(path, "Seccomp:", 10) == 2;
+#else
+    (void)target;
+    return false;
+#endif
 }
 
-int kernel_allows(const struct target *target) {
+int kernel_allows(void) {
     libbpf_set_print(hear);
     libbpf_set_strict_mode(LIBBPF_STRICT_ALL);
     if (access("/sys/kernel/btf/vmlinux", R_OK) != 0) {
         fprintf(stderr, "lineage-probe: this kernel has no /sys/kernel/btf/vmlinux: it takes Linux "
                         "5.8 or later, "
                         "built with CONFIG_DEBUG_INFO_BTF.\n");
-        return EXIT_PRIVILEGE;
-    }
-    if (deadly(target)) {
-        fprintf(stderr,
-                "lineage-probe: %s runs under a seccomp filter, and this kernel (6.11 to 6.13) "
-                "could kill "
-                "it for being watched: use Linux 6.14, or take the filter away.\n",
-                target_text(target));
         return EXIT_PRIVILEGE;
     }
     return privileges();
@@ -114,6 +111,16 @@ int kernel_refused(const char *what, int error) {
 
 int kernel_uprobe(struct bpf_program *program, const struct target *target, const char *function,
                   bool at_return, bool optional, struct bpf_link **out) {
+    if (at_return && deadly(target)) {
+        if (optional)
+            return EXIT_PRIVILEGE;
+        fprintf(
+            stderr,
+            "lineage-probe: %s runs under a seccomp filter, and this kernel (6.11 to 6.13) could "
+            "kill it for being watched: use Linux 6.14, or take the filter away.\n",
+            target_text(target));
+        return EXIT_PRIVILEGE;
+    }
     LIBBPF_OPTS(bpf_uprobe_opts, options, .func_name = function, .retprobe = at_return);
     *out = bpf_program__attach_uprobe_opts(program, target->pid, target->exe, 0, &options);
     if (*out != NULL)
@@ -164,12 +171,16 @@ void window_catch_signals(void) {
     struct sigaction action = {.sa_handler = catch};
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
+    sigaction(SIGHUP, &action, NULL);
+    signal(SIGPIPE, SIG_IGN); /* who reads it has gone: what was begun is ended properly */
 }
 
 static bool is_over(struct window *window) {
     uint64_t passed = probe_now_ns() - window->from_ns;
     if (signalled != 0)
         window->end = WINDOW_SIGNAL;
+    else if (window->stop)
+        window->end = WINDOW_STOPPED;
     else if (target_ended(window->target))
         window->end = WINDOW_NODE;
     else if (window->seconds > 0 && (double)passed >= window->seconds * 1e9)
@@ -203,7 +214,7 @@ double window_seconds(const struct window *window) {
 }
 
 void window_print(const struct window *window, bool json) {
-    static const char *const ends[] = {"time", "signal", "node"};
+    static const char *const ends[] = {"time", "signal", "node", "stopped"};
     if (json) {
         printf("{\"pid\":%d,\"node\":", (int)window->target->pid);
         if (window->target->node != NULL)
@@ -217,4 +228,28 @@ void window_print(const struct window *window, bool json) {
            window->end == WINDOW_NODE
                ? ": the node has ended, and a new one of its name is another process"
                : "");
+}
+
+void plain_text(char *text, size_t room) {
+    for (size_t i = 0; i < room && text[i] != 0; i++)
+        if ((unsigned char)text[i] < 0x20 || (unsigned char)text[i] > 0x7e)
+            text[i] = '?';
+}
+
+int kernel_iterate(struct bpf_program *program, void *data, size_t bytes,
+                   void (*fn)(void *, const void *), void *arg) {
+    struct bpf_link *link = bpf_program__attach_iter(program, NULL);
+    int fd = link == NULL ? -1 : bpf_iter_create(bpf_link__fd(link));
+    int result = fd < 0 ? -errno : 0;
+    for (ssize_t got = 1; result == 0 && got > 0;) {
+        got = read(fd, data, bytes);
+        if (got < 0)
+            result = -errno;
+        else if (got > 0)
+            fn(arg, data);
+    }
+    if (fd >= 0)
+        close(fd);
+    bpf_link__destroy(link);
+    return result;
 }

@@ -1,5 +1,6 @@
 #include "probe.h"
 
+#include <errno.h>
 #include <getopt.h>
 #include <stdlib.h>
 #include <string.h>
@@ -51,7 +52,9 @@ static const struct cli_command commands[] = {
      "more:\n"
      "  waited   it could have run, and had no CPU: which process ran on it instead\n"
      "  blocked  it was in a system call, or stopped by a signal or a tracer, by which library\n"
-     "  busy     it was in the code of a shared library (a NIF, a driver) all the time\n"
+     "  busy     at each sample, one a millisecond, it was in the code of one shared library (a "
+     "NIF,\n"
+     "           a driver): in one long call, or in many, one right after the other\n"
      "Waiting for work is none. Dirty I/O schedulers may block: it is what they are for.\n\n" NODE
      "  --threshold MS how long (5)\n"
      "  --feed         also for the node: lineage:overhead/1 then names the cause of an "
@@ -76,12 +79,19 @@ static const char *number(const char *text, double low, double high, double *out
     return end == text || *end != 0 || !(*out >= low && *out <= high) ? wrong : NULL;
 }
 
+static const char *whole(const char *text, long low, long high, long *out, const char *wrong) {
+    char *end;
+    errno = 0;
+    *out = strtol(text, &end, 10);
+    return end == text || *end != 0 || errno != 0 || *out < low || *out > high ? wrong : NULL;
+}
+
 static const char *parse_one(int c, struct options *options) {
     const char *wrong;
-    double value;
+    long value;
     switch (c) {
     case 'p':
-        wrong = number(optarg, 1, 4194304, &value, "-p takes the number of an OS process");
+        wrong = whole(optarg, 1, 4194304, &value, "-p takes the number of an OS process");
         options->pid = (pid_t)value;
         return wrong;
     case 'n':
@@ -92,7 +102,7 @@ static const char *parse_one(int c, struct options *options) {
     case 's':
         return number(optarg, 0.1, 50, &options->sample, "--sample takes a percentage, 0.1 to 50");
     case 'r':
-        wrong = number(optarg, 1, 1024, &value, "--ring takes MiB, 1 to 1024");
+        wrong = whole(optarg, 1, 1024, &value, "--ring takes MiB, 1 to 1024");
         options->ring_mib = (unsigned)value;
         return wrong;
     case 't':

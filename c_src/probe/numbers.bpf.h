@@ -1,9 +1,10 @@
 /*
  * numbers.bpf.h - a process's numbers, for the programs in the kernel.
  *
- * Model: a process has one in each pid namespace from the outermost to its own. The probe's
- * namespace is at `own_level` (found by an iterator, which runs in the probe) and has the inode
- * `own_ns`.
+ * Model: a process has one in each pid namespace from the outermost to its own; the kernel's own is
+ * the first. The probe's namespace is at `own_level` and has the inode `own_ns`. An iterator, which
+ * runs in the probe, finds that level, the node's number as the kernel has it, and the level of the
+ * node's namespace.
  */
 #ifndef LIN_PROBE_NUMBERS_H
 #define LIN_PROBE_NUMBERS_H
@@ -13,8 +14,11 @@
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
 
-const volatile unsigned own_ns;
-unsigned own_level;
+/* Set before loading: the node's number in the probe's namespace, and that one's inode. */
+const volatile unsigned target_pid, own_ns;
+
+/* Writer: the iterator. */
+unsigned own_level, node_level, node_id;
 
 static struct upid number_at(struct pid *pid, unsigned level) {
     struct upid upid = {0};
@@ -31,9 +35,14 @@ static unsigned own_number(struct task_struct *task) {
     return upid.ns != NULL && BPF_CORE_READ(upid.ns, ns.inum) == own_ns ? (unsigned)upid.nr : 0;
 }
 
-static void find_own_level(void) {
+/* For each task that the iterator comes by. */
+static void look_for_node(struct task_struct *task) {
     struct task_struct *self = (struct task_struct *)bpf_get_current_task();
     own_level = BPF_CORE_READ(self, thread_pid, level);
+    if (task->pid != task->tgid || own_number(task) != target_pid)
+        return;
+    node_id = (unsigned)task->tgid;
+    node_level = BPF_CORE_READ(task, thread_pid, level);
 }
 
 #endif

@@ -36,8 +36,7 @@ static void tell(const struct lin_os_event *event) {
 }
 
 static unsigned inner_number(struct task_struct *task) {
-    struct pid *pid = BPF_CORE_READ(task, thread_pid);
-    return (unsigned)number_at(pid, BPF_CORE_READ(pid, level)).nr;
+    return (unsigned)number_at(BPF_CORE_READ(task, thread_pid), node_level).nr;
 }
 
 SEC("tp_btf/sched_process_fork")
@@ -73,7 +72,7 @@ int list_processes(struct bpf_iter__task *ctx) {
     struct task_struct *task = ctx->task;
     if (task == NULL || task->pid != task->tgid)
         return 0;
-    find_own_level();
+    look_for_node(task);
     struct lin_os_listed listed = {.id = (unsigned)task->tgid,
                                    .parent = (unsigned)BPF_CORE_READ(task, real_parent, tgid),
                                    .own = own_number(task),
@@ -95,7 +94,7 @@ SEC("uretprobe")
 int open_driver_returns(struct pt_regs *ctx) {
     __u64 thread = bpf_get_current_pid_tgid(), port = PT_REGS_RC(ctx);
     __u64 *owner = bpf_map_lookup_elem(&opening, &thread);
-    if (owner != NULL && port != 0)
+    if (owner != NULL && port != 0 && (unsigned)(thread >> 32) == node_id)
         bpf_map_update_elem(&owners, &port, owner, BPF_ANY);
     bpf_map_delete_elem(&opening, &thread);
     return 0;

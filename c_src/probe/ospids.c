@@ -9,7 +9,6 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -122,35 +121,31 @@ static int take(void *arg, void *data, size_t bytes) {
 
 struct listing {
     struct lin_os_listed *listed;
-    size_t count;
+    size_t count, room;
+    bool full;
 };
 
-static int list_all(struct watch *watch, struct listing *listing) {
-    struct bpf_link *link = bpf_program__attach_iter(watch->bpf->progs.list_processes, NULL);
-    int fd = link == NULL ? -1 : bpf_iter_create(bpf_link__fd(link));
-    int result = fd < 0 ? -errno : 0;
-    size_t room = 0;
-    *listing = (struct listing){.listed = NULL};
-    for (ssize_t got = 1; result == 0 && got > 0;) {
-        if (listing->count + 64 > room) {
-            room = room == 0 ? 1024 : 2 * room;
-            struct lin_os_listed *grown = realloc(listing->listed, room * sizeof *grown);
-            if (grown == NULL) {
-                result = -ENOMEM;
-                break;
-            }
-            listing->listed = grown;
+static void list_one(void *arg, const void *data) {
+    struct listing *listing = arg;
+    if (listing->count == listing->room) {
+        size_t room = listing->room == 0 ? 1024 : 2 * listing->room;
+        struct lin_os_listed *grown = realloc(listing->listed, room * sizeof *grown);
+        if (grown == NULL) {
+            listing->full = true;
+            return;
         }
-        got = read(fd, listing->listed + listing->count, 64 * sizeof *listing->listed);
-        if (got < 0)
-            result = -errno;
-        else
-            listing->count += (size_t)got / sizeof *listing->listed;
+        listing->listed = grown;
+        listing->room = room;
     }
-    if (fd >= 0)
-        close(fd);
-    bpf_link__destroy(link);
-    return result;
+    listing->listed[listing->count++] = *(const struct lin_os_listed *)data;
+}
+
+static int list_all(struct watch *watch, struct listing *listing) {
+    struct lin_os_listed one;
+    *listing = (struct listing){.listed = NULL};
+    int result =
+        kernel_iterate(watch->bpf->progs.list_processes, &one, sizeof one, list_one, listing);
+    return result == 0 && listing->full ? -ENOMEM : result;
 }
 
 static int join(struct watch *watch, unsigned id, unsigned parent) {
@@ -237,14 +232,14 @@ struct inodes {
     size_t count, room;
 };
 
-/* From file descriptor `first` on. */
-static void read_inodes(pid_t pid, long first, struct inodes *inodes) {
+/* From file descriptor `first` on. False: somebody else's, which we may not see. */
+static bool read_inodes(pid_t pid, long first, struct inodes *inodes) {
     char path[64], link[64];
     snprintf(path, sizeof path, "/proc/%d/fd", (int)pid);
     DIR *dir = opendir(path);
     inodes->count = 0;
     if (dir == NULL)
-        return;
+        return errno == ENOENT || errno == ESRCH;
     for (struct dirent *entry; (entry = readdir(dir)) != NULL;) {
         ssize_t len = readlinkat(dirfd(dir), entry->d_name, link, sizeof link - 1);
         unsigned long inode;
@@ -264,6 +259,7 @@ static void read_inodes(pid_t pid, long first, struct inodes *inodes) {
         inodes->inode[inodes->count++] = inode;
     }
     closedir(dir);
+    return true;
 }
 
 static int by_value(const void *left, const void *right) {
@@ -274,13 +270,13 @@ static int by_value(const void *left, const void *right) {
 static void find_held(struct watch *watch) {
     struct inodes node = {0}, its = {0};
     /* A node's own input and output are its children's, too. */
-    read_inodes(watch->target->pid, 3, &node);
+    bool seen = read_inodes(watch->target->pid, 3, &node);
     if (node.count != 0)
         qsort(node.inode, node.count, sizeof *node.inode, by_value);
     for (size_t i = 0; i < watch->count; i++) {
         struct process *process = &watch->processes[i];
-        process->held = false;
-        read_inodes((pid_t)process->own, 0, &its);
+        /* Of one that cannot be looked into nothing bad is said. */
+        process->held = !read_inodes((pid_t)process->own, 0, &its) || !seen;
         for (size_t k = 0; k < its.count && !process->held; k++)
             process->held = bsearch(&its.inode[k], node.inode, node.count, sizeof *node.inode,
                                     by_value) != NULL;
@@ -304,6 +300,7 @@ static void program_of(const struct process *process, char text[LIN_FEED_TEXT]) 
         return;
     if (fgets(text, LIN_FEED_TEXT, file) != NULL)
         text[strcspn(text, "\n")] = 0;
+    plain_text(text, LIN_FEED_TEXT);
     fclose(file);
 }
 
@@ -359,10 +356,11 @@ static void each_turn(void *arg) {
     struct watch *watch = arg;
     if (watch->feed.fd < 0)
         return;
-    if (probe_now_ns() - watch->fed_ns > FEED_NS) {
+    /* Many take their time to look at. */
+    if (probe_now_ns() - watch->fed_ns > FEED_NS * (1 + watch->count / 1024))
         feed_all(watch);
-        feed_beat(&watch->feed, watch->bpf->bss->dropped);
-    }
+    uint64_t cut = watch->count > FEED_SLOTS ? watch->count - FEED_SLOTS : 0;
+    feed_beat(&watch->feed, watch->bpf->bss->dropped + cut);
 }
 
 static int by_start(const void *left, const void *right) {
@@ -378,7 +376,7 @@ static void settle(struct watch *watch) {
     find_held(watch);
     for (size_t i = 0; i < watch->count; i++)
         any |= watch->processes[i].suspect = !watch->processes[i].held;
-    if (!any || target_ended(watch->target))
+    if (!any)
         return;
     nanosleep(&moment, NULL);
     ring_buffer__consume(watch->ring);
@@ -386,6 +384,11 @@ static void settle(struct watch *watch) {
     find_held(watch);
     for (size_t i = 0; i < watch->count; i++)
         watch->processes[i].held |= !watch->processes[i].suspect;
+}
+
+/* In a time namespace the clocks may differ. */
+static double age_s(const struct process *process, uint64_t now) {
+    return now > process->started_ns ? (double)(now - process->started_ns) / 1e9 : 0;
 }
 
 static void print_json(const struct watch *watch, const struct window *window, uint64_t now) {
@@ -401,8 +404,7 @@ static void print_json(const struct watch *watch, const struct window *window, u
         read_parent(process, &parent);
         printf("%s{\"pid\":%u,\"parent\":%u,\"program\":", i == 0 ? "" : ",", process->own, parent);
         json_text(program);
-        printf(",\"age_s\":%.3f,\"adopted\":%s,\"orphan\":%s}",
-               (double)(now - process->started_ns) / 1e9,
+        printf(",\"age_s\":%.3f,\"adopted\":%s,\"orphan\":%s}", age_s(process, now),
                is_adopted(watch, process) ? "true" : "false", process->held ? "false" : "true");
     }
     puts("]}");
@@ -420,9 +422,8 @@ static void print_text(const struct watch *watch, const struct window *window, u
         program_of(process, program);
         read_parent(process, &parent);
         orphans += process->held ? 0 : 1;
-        printf("%9u%9u%10.1f s  %-16s%s%s\n", process->own, parent,
-               (double)(now - process->started_ns) / 1e9, program, process->held ? "" : "ORPHAN",
-               is_adopted(watch, process) ? ", adopted" : "");
+        printf("%9u%9u%10.1f s  %-16s%s%s\n", process->own, parent, age_s(process, now), program,
+               process->held ? "" : "ORPHAN", is_adopted(watch, process) ? ", adopted" : "");
     }
     printf("  %zu OS processes, %zu of them orphans; %" PRIu64 " started and %" PRIu64
            " ended meanwhile; %" PRIu64 " dropped\n",
@@ -430,11 +431,11 @@ static void print_text(const struct watch *watch, const struct window *window, u
 }
 
 static int load(struct watch *watch) {
-    struct stat namespace;
     watch->bpf = ospids_bpf__open();
-    if (watch->bpf == NULL || stat("/proc/self/ns/pid", &namespace) != 0)
+    if (watch->bpf == NULL)
         return kernel_refused("open the OS processes' programs", -errno);
-    watch->bpf->rodata->own_ns = (unsigned)namespace.st_ino;
+    watch->bpf->rodata->own_ns = watch->target->own_ns;
+    watch->bpf->rodata->target_pid = (unsigned)watch->target->pid;
     int error = ospids_bpf__load(watch->bpf);
     if (error != 0)
         return kernel_refused("load the OS processes' programs", error);
@@ -515,7 +516,7 @@ int ospids_command(const void *given) {
     window_catch_signals();
     int status = target_open(options, &target);
     if (status == 0)
-        status = kernel_allows(&target);
+        status = kernel_allows();
     if (status == 0)
         status = load(&watch);
     if (status == 0)

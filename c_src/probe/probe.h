@@ -40,8 +40,12 @@ struct target {
     const char *node; /* its name as it was asked for; NULL when it was asked for by pid */
     int pidfd;
     uid_t uid;
-    char exe[64];    /* /proc/PID/exe: the file that runs, also when another lies at its path */
-    char path[4096]; /* what it is called */
+    uint64_t node_ns;   /* the node's */
+    unsigned own_ns;    /* the probe's pid namespace: its inode */
+    uint32_t inner_pid; /* as the node has it */
+    uint64_t started;   /* field 22 of /proc/PID/stat */
+    char exe[64];       /* /proc/PID/exe: the file that runs, also when another lies at its path */
+    char path[4096];    /* what it is called */
 };
 
 /* Each returns 0, or prints one sentence and returns an exit status. */
@@ -52,17 +56,21 @@ bool target_ended(const struct target *target);
 const char *target_text(const struct target *target);
 
 /* Whether this kernel runs such programs, and for us. */
-int kernel_allows(const struct target *target);
+int kernel_allows(void);
 /* Why the last thing that libbpf was asked for failed; prints. */
 int kernel_refused(const char *what, int error);
 /* A uprobe on a function of the VM. Prints; but not EXIT_SYMBOLS and EXIT_PRIVILEGE of
  * one that is `optional`. */
 int kernel_uprobe(struct bpf_program *program, const struct target *target, const char *function,
                   bool at_return, bool optional, struct bpf_link **out);
+/* Runs an iterator, and `fn` for each of the things of `bytes` that it writes. 0 or a negative
+ * errno. */
+int kernel_iterate(struct bpf_program *program, void *data, size_t bytes,
+                   void (*fn)(void *arg, const void *data), void *arg);
 /* How often the kernel could not run a program; 0 where it does not count that. */
 uint64_t kernel_missed(const struct bpf_program *program);
 
-enum window_end { WINDOW_TIME, WINDOW_SIGNAL, WINDOW_NODE };
+enum window_end { WINDOW_TIME, WINDOW_SIGNAL, WINDOW_NODE, WINDOW_STOPPED };
 
 struct window {
     const struct target *target;
@@ -71,6 +79,7 @@ struct window {
     struct ring_buffer *ring; /* NULL: none */
     void (*each)(void *arg);  /* NULL: none; some times a second */
     void *arg;
+    bool stop; /* set by `each`: it cannot go on */
     uint64_t from_ns, to_ns;
     enum window_end end;
 };
@@ -83,6 +92,14 @@ double window_seconds(const struct window *window);
 void window_print(const struct window *window, bool json);
 
 uint64_t probe_now_ns(void);
+/* What is not printable ASCII becomes a question mark: names of programs are anybody's. */
+void plain_text(char *text, size_t room);
+
+/* The programs of the census; `telling`: each birth and death is told, with room as these options
+ * say. */
+struct census_bpf;
+int census_load(const struct target *target, const struct options *telling,
+                struct census_bpf **out);
 
 /* The commands: they return an exit status. */
 int census_command(const void *options);

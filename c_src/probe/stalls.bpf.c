@@ -7,10 +7,10 @@
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
 #define TASK_STOPPED_OR_TRACED (4 | 8)
+#define TASK_ENDING (0x10 | 0x20 | 0x80)
 #define ENOSYS 38
 
 const volatile __u64 threshold_ns;
-const volatile int target_pid;                  /* in the probe's namespace */
 const volatile int idle_calls[LIN_STALL_CALLS]; /* in which a scheduler waits for work; -1: none */
 
 /* Writer: the program outside. */
@@ -34,8 +34,9 @@ struct run {
 };
 
 struct cpu {
-    __u64 since; /* the last switch */
-    unsigned next;
+    __u64 since; /* the last switch, and to whom */
+    unsigned pid, next;
+    char comm[16];
     struct run run[LIN_STALL_RUNS];
 };
 
@@ -56,28 +57,47 @@ static void tell(const struct lin_stall *stall) {
         __sync_fetch_and_add(&dropped, 1);
 }
 
-/* `task` leaves its CPU; its name is the one that it has now, after exec. */
-static void note_run(struct cpu *cpu, struct task_struct *task, __u64 now) {
+/* Whether it took the threshold. Another CPU's clock may be a little behind. */
+static bool lasted(__u64 from, __u64 to) { return to > from && to - from >= threshold_ns; }
+
+/* `pid` 0 without a name: the idle task. */
+static void name_of(struct task_struct *task, unsigned *pid, char comm[16]) {
+    *pid = 0;
+    comm[0] = 0;
+    if (task->pid == 0)
+        return;
+    *pid = own_number(BPF_CORE_READ(task, group_leader));
+    bpf_probe_read_kernel_str(comm, 16, task->comm);
+}
+
+/* `prev` leaves its CPU; its name is the one that it has now, after exec. */
+static void note_run(struct cpu *cpu, struct task_struct *prev, struct task_struct *next,
+                     __u64 now) {
     __u64 since = cpu->since;
     cpu->since = now;
-    if (since == 0 || now - since < threshold_ns / 8)
+    name_of(next, &cpu->pid, cpu->comm);
+    if (since == 0 || now <= since || now - since < threshold_ns / 8)
         return;
     struct run *run = &cpu->run[cpu->next++ % LIN_STALL_RUNS];
     run->from = since;
     run->to = now;
-    run->pid = 0;
-    run->comm[0] = 0;
-    if (BPF_CORE_READ(task, pid) == 0) /* the idle task */
-        return;
-    run->pid = own_number(BPF_CORE_READ(task, group_leader));
-    BPF_CORE_READ_STR_INTO(&run->comm, task, comm);
+    name_of(prev, &run->pid, run->comm);
 }
 
-/* Who ran for the longest of [from, to]; else, where all ran for short, `last`. */
-static void set_by(struct lin_stall *stall, const struct cpu *cpu, struct task_struct *last) {
-    __u64 most = 0;
+/* Who ran for the longest of [from, to] on the CPU that was waited for; who runs there now, too. */
+static void set_by(struct lin_stall *stall) {
+    unsigned number = stall->cpu;
+    struct cpu *cpu = bpf_map_lookup_elem(&cpus, &number);
     stall->by_pid = 0;
     stall->by[0] = 0;
+    if (cpu == NULL)
+        return;
+    __u64 since = cpu->since > stall->from ? cpu->since : stall->from;
+    __u64 most = stall->to > since ? stall->to - since : 0;
+    if (most != 0) {
+        stall->by_pid = cpu->pid;
+        __builtin_memcpy(stall->by, cpu->comm, sizeof stall->by);
+    }
     for (int i = 0; i < LIN_STALL_RUNS; i++) {
         const struct run *run = &cpu->run[i];
         __u64 from = run->from > stall->from ? run->from : stall->from;
@@ -88,10 +108,6 @@ static void set_by(struct lin_stall *stall, const struct cpu *cpu, struct task_s
         stall->by_pid = run->pid;
         __builtin_memcpy(stall->by, run->comm, sizeof stall->by);
     }
-    if (most != 0 || BPF_CORE_READ(last, pid) == 0)
-        return;
-    stall->by_pid = own_number(BPF_CORE_READ(last, group_leader));
-    BPF_CORE_READ_STR_INTO(&stall->by, last, comm);
 }
 
 static unsigned state_of(struct task_struct *task) {
@@ -116,79 +132,8 @@ static int call_of(struct pt_regs *regs) {
 static int call_of(struct pt_regs *regs) { return BPF_CORE_READ(regs, syscallno); }
 #endif
 
-/* `task` is the current one, on its way into the kernel's scheduler. */
-static void leaves(struct lin_stall_state *state, struct task_struct *task, bool preempted,
-                   __u64 now) {
-    unsigned why = state_of(task);
-    state->now.from = now;
-    state->ready = 0;
-    if (preempted || why == 0) {
-        state->now.kind = LIN_STALL_WAITED;
-        state->ready = now;
-        return;
-    }
-    state->now.kind = (why & TASK_STOPPED_OR_TRACED) != 0 ? LIN_STALL_STOPPED : LIN_STALL_BLOCKED;
-    struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(bpf_get_current_task_btf());
-    state->now.call = call_of(regs);
-    if (state->now.kind == LIN_STALL_BLOCKED && !is_idle(state->now.call))
-        bpf_probe_read_user(state->now.word, sizeof state->now.word, (void *)PT_REGS_SP(regs));
-}
-
-static void comes(struct lin_stall_state *state, const struct cpu *cpu, struct task_struct *before,
-                  __u64 now) {
-    struct lin_stall *stall = &state->now;
-    if (stall->from == 0)
-        return;
-    stall->cpu = bpf_get_smp_processor_id();
-    if (stall->kind != LIN_STALL_WAITED) {
-        __u64 woken = state->ready != 0 ? state->ready : now;
-        bool told = stall->kind == LIN_STALL_STOPPED
-                        ? state->thread == LIN_STALL_SCHEDULER
-                        : state->thread != LIN_STALL_DIRTY_IO && !is_idle(stall->call);
-        if (told && woken - stall->from >= threshold_ns) {
-            stall->to = woken;
-            tell(stall);
-        }
-        stall->kind = LIN_STALL_WAITED;
-        stall->from = woken;
-    }
-    if (now - stall->from >= threshold_ns) {
-        stall->to = now;
-        set_by(stall, cpu, before);
-        tell(stall);
-    }
-    stall->from = 0;
-}
-
-SEC("tp_btf/sched_switch")
-int BPF_PROG(on_switch, bool preempt, struct task_struct *prev, struct task_struct *next) {
-    unsigned prev_tid = (unsigned)prev->pid, next_tid = (unsigned)next->pid;
-    unsigned number = bpf_get_smp_processor_id();
-    struct cpu *cpu = bpf_map_lookup_elem(&cpus, &number);
-    if (!watching || cpu == NULL)
-        return 0;
-    __u64 now = bpf_ktime_get_ns();
-    note_run(cpu, prev, now);
-    struct lin_stall_state *state = bpf_map_lookup_elem(&threads, &prev_tid);
-    if (state != NULL)
-        leaves(state, prev, preempt, now);
-    state = bpf_map_lookup_elem(&threads, &next_tid);
-    if (state != NULL)
-        comes(state, cpu, prev, now);
-    return 0;
-}
-
-SEC("tp_btf/sched_wakeup")
-int BPF_PROG(on_wakeup, struct task_struct *task) {
-    unsigned tid = (unsigned)task->pid;
-    struct lin_stall_state *state = bpf_map_lookup_elem(&threads, &tid);
-    if (state != NULL && state->now.from != 0 && state->ready == 0)
-        state->ready = bpf_ktime_get_ns();
-    return 0;
-}
-
 static void left_library(struct lin_stall_state *state, unsigned tid) {
-    if (state->lib != 0 && state->lib_to - state->lib_from >= threshold_ns) {
+    if (state->lib != 0 && lasted(state->lib_from, state->lib_to)) {
         struct lin_stall *out = bpf_ringbuf_reserve(&stalls, sizeof *out, 0);
         if (out == NULL) {
             __sync_fetch_and_add(&dropped, 1);
@@ -205,6 +150,84 @@ static void left_library(struct lin_stall_state *state, unsigned tid) {
         }
     }
     state->lib = 0;
+}
+
+/* `task` is the current one, on its way into the kernel's scheduler. */
+static void leaves(struct lin_stall_state *state, struct task_struct *task, bool preempted,
+                   __u64 now) {
+    unsigned why = state_of(task);
+    state->ready = 0;
+    state->now.from = (why & TASK_ENDING) != 0 ? 0 : now;
+    state->now.cpu = bpf_get_smp_processor_id();
+    if (preempted || why == 0) {
+        state->now.kind = LIN_STALL_WAITED;
+        state->ready = now;
+        return;
+    }
+    state->now.kind = (why & TASK_STOPPED_OR_TRACED) != 0 ? LIN_STALL_STOPPED : LIN_STALL_BLOCKED;
+    struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(bpf_get_current_task_btf());
+    state->now.call = call_of(regs);
+    if (state->now.kind != LIN_STALL_BLOCKED)
+        return;
+    left_library(state, (unsigned)task->pid);
+    if (!is_idle(state->now.call))
+        bpf_probe_read_user(state->now.word, sizeof state->now.word, (void *)PT_REGS_SP(regs));
+}
+
+static void comes(struct lin_stall_state *state, __u64 now) {
+    struct lin_stall *stall = &state->now;
+    if (stall->from == 0)
+        return;
+    if (stall->kind != LIN_STALL_WAITED) {
+        __u64 woken = state->ready != 0 ? state->ready : now;
+        bool told = stall->kind == LIN_STALL_STOPPED
+                        ? state->thread == LIN_STALL_SCHEDULER
+                        : state->thread != LIN_STALL_DIRTY_IO && !is_idle(stall->call);
+        if (told && lasted(stall->from, woken)) {
+            stall->to = woken;
+            tell(stall);
+        }
+        stall->kind = LIN_STALL_WAITED;
+        stall->from = woken;
+    }
+    if (lasted(stall->from, now)) {
+        stall->to = now;
+        set_by(stall);
+        tell(stall);
+    }
+    stall->from = 0;
+}
+
+SEC("tp_btf/sched_switch")
+int BPF_PROG(on_switch, bool preempt, struct task_struct *prev, struct task_struct *next) {
+    unsigned prev_tid = (unsigned)prev->pid, next_tid = (unsigned)next->pid;
+    unsigned number = bpf_get_smp_processor_id();
+    struct cpu *cpu = bpf_map_lookup_elem(&cpus, &number);
+    if (!watching || cpu == NULL)
+        return 0;
+    __u64 now = bpf_ktime_get_ns(), since = cpu->since;
+    struct lin_stall_state *state = bpf_map_lookup_elem(&threads, &prev_tid);
+    /* Now and then a kernel tells nothing of a switch: then it came at the one before, or later. */
+    if (state != NULL && state->now.from != 0)
+        comes(state, since);
+    note_run(cpu, prev, next, now);
+    if (state != NULL)
+        leaves(state, prev, preempt, now);
+    state = bpf_map_lookup_elem(&threads, &next_tid);
+    if (state != NULL)
+        comes(state, now);
+    return 0;
+}
+
+SEC("tp_btf/sched_wakeup")
+int BPF_PROG(on_wakeup, struct task_struct *task) {
+    unsigned tid = (unsigned)task->pid;
+    struct lin_stall_state *state = bpf_map_lookup_elem(&threads, &tid);
+    if (state == NULL || state->now.from == 0 || state->ready != 0)
+        return 0;
+    state->ready = bpf_ktime_get_ns();
+    state->now.cpu = BPF_CORE_READ(task, thread_info.cpu);
+    return 0;
 }
 
 /* Each millisecond of CPU of a scheduler: in whose code is it? */
@@ -241,8 +264,8 @@ int list_threads(struct bpf_iter__task *ctx) {
     struct lin_stall_listed listed = {0};
     if (task == NULL)
         return 0;
-    find_own_level();
-    if (own_number(BPF_CORE_READ(task, group_leader)) != (unsigned)target_pid)
+    look_for_node(task);
+    if (own_number(BPF_CORE_READ(task, group_leader)) != target_pid)
         return 0;
     listed.tid = (unsigned)task->pid;
     listed.own_tid = own_number(task);

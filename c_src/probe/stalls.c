@@ -9,7 +9,6 @@
 #include <linux/perf_event.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -72,41 +71,32 @@ static bool classify(struct thread *thread, const char *comm) {
     return false;
 }
 
-static int add_thread(struct watch *watch, const struct lin_stall_listed *listed) {
+static void add_thread(void *arg, const void *data) {
+    struct watch *watch = arg;
+    const struct lin_stall_listed *listed = data;
     struct thread thread = {.tid = listed->tid, .own_tid = listed->own_tid, .sample_fd = -1};
     if (watch->thread_count == THREADS || !classify(&thread, listed->comm))
-        return 0;
+        return;
     struct lin_stall_state state = {.thread = thread.kind};
     state.now.tid = thread.tid;
-    watch->threads[watch->thread_count++] = thread;
-    return bpf_map__update_elem(watch->bpf->maps.threads, &thread.tid, sizeof thread.tid, &state,
-                                sizeof state, BPF_ANY);
+    if (bpf_map__update_elem(watch->bpf->maps.threads, &thread.tid, sizeof thread.tid, &state,
+                             sizeof state, BPF_ANY) == 0)
+        watch->threads[watch->thread_count++] = thread;
 }
 
 /* By an iterator in the kernel: /proc has other numbers for them in a pid namespace. */
 static int find_threads(struct watch *watch) {
-    struct lin_stall_listed listed[64];
-    struct bpf_link *link = bpf_program__attach_iter(watch->bpf->progs.list_threads, NULL);
-    int fd = link == NULL ? -1 : bpf_iter_create(bpf_link__fd(link));
-    int result = fd < 0 ? -errno : 0;
-    ssize_t got = 0;
-    while (result == 0 && (got = read(fd, listed, sizeof listed)) > 0)
-        for (size_t i = 0; result == 0 && i < (size_t)got / sizeof listed[0]; i++)
-            result = add_thread(watch, &listed[i]);
-    if (got < 0)
-        result = -errno;
-    if (fd >= 0)
-        close(fd);
-    bpf_link__destroy(link);
+    struct lin_stall_listed listed;
+    int result =
+        kernel_iterate(watch->bpf->progs.list_threads, &listed, sizeof listed, add_thread, watch);
     if (result != 0)
         return kernel_refused("list the node's threads", result);
     if (watch->thread_count != 0)
         return 0;
-    fprintf(
-        stderr,
-        "lineage-probe: %s has no thread that is called as a scheduler: it has just begun, or has "
-        "ended; try again.\n",
-        target_text(watch->target));
+    fprintf(stderr,
+            "lineage-probe: %s has no thread that is called as a scheduler: it has just begun, or "
+            "has ended; try again.\n",
+            target_text(watch->target));
     return EXIT_NODE;
 }
 
@@ -183,8 +173,11 @@ static void read_mappings(struct watch *watch) {
         read_mapping(watch, line);
     fclose(file);
     for (size_t i = 0; i < LIN_STALL_RANGES; i++) {
-        struct mapping none = {0}, *from = i < watch->mapping_count ? &watch->mappings[i] : &none;
-        watch->bpf->bss->ranges[i] = (struct lin_stall_range){from->from, from->to, from->lib};
+        struct mapping none = {0}, *now = i < watch->mapping_count ? &watch->mappings[i] : &none;
+        struct lin_stall_range *range = &watch->bpf->bss->ranges[i];
+        /* It is read meanwhile: what stays is left alone. */
+        if (range->from != now->from || range->to != now->to || range->lib != now->lib)
+            *range = (struct lin_stall_range){now->from, now->to, now->lib};
     }
 }
 
@@ -214,7 +207,7 @@ static const char *call_text(int call, char text[32]) {
     switch (call) {
         CALLS(CALL)
     case -1:
-        return "a page fault";
+        return "the kernel (a page fault, or frozen)";
     default:
         snprintf(text, 32, "system call %d", call);
         return text;
@@ -311,6 +304,9 @@ static void report(struct watch *watch, const struct lin_stall *stall) {
             thread = &watch->threads[i];
     if (thread == NULL || stall->kind == 0 || stall->kind > LIN_STALL_BUSY)
         return;
+    struct lin_stall shown = *stall;
+    plain_text(shown.by, sizeof shown.by);
+    stall = &shown;
     const char *what = what_of(watch, stall, text);
     const char *by = stall->kind == LIN_STALL_BUSY      ? what
                      : stall->kind == LIN_STALL_BLOCKED ? caller(watch, stall)
@@ -341,11 +337,13 @@ static void take_unfinished(struct watch *watch, uint64_t now) {
                                  0) != 0)
             continue;
         struct lin_stall *stall = &state.now;
-        bool idle = stall->kind == LIN_STALL_BLOCKED && state.thread == LIN_STALL_DIRTY_IO;
+        bool idle = (stall->kind == LIN_STALL_BLOCKED && state.thread == LIN_STALL_DIRTY_IO) ||
+                    (stall->kind == LIN_STALL_STOPPED && state.thread != LIN_STALL_SCHEDULER);
         for (size_t c = 0; c < LIN_STALL_CALLS && stall->kind == LIN_STALL_BLOCKED; c++)
             idle |= watch->bpf->rodata->idle_calls[c] == stall->call;
         stall->to = now;
         snprintf(stall->by, sizeof stall->by, "?"); /* it is known when it has ended */
+        stall->by_pid = 0;
         if (stall->from != 0 && !idle && now > stall->from && now - stall->from >= threshold)
             report(watch, stall);
         else if (stall->from == 0 && state.lib != 0 && state.lib_to - state.lib_from >= threshold) {
@@ -387,15 +385,14 @@ static void set_idle_calls(struct stalls_bpf *bpf) {
 }
 
 static int load(struct watch *watch) {
-    struct stat namespace;
     watch->bpf = stalls_bpf__open();
     watch->threads = calloc(THREADS, sizeof *watch->threads);
-    if (watch->bpf == NULL || watch->threads == NULL || stat("/proc/self/ns/pid", &namespace) != 0)
+    if (watch->bpf == NULL || watch->threads == NULL)
         return kernel_refused("open the stalls' programs", -errno);
     set_idle_calls(watch->bpf);
     watch->bpf->rodata->threshold_ns = (uint64_t)(watch->options->threshold_ms * 1e6);
-    watch->bpf->rodata->target_pid = watch->target->pid;
-    watch->bpf->rodata->own_ns = (unsigned)namespace.st_ino;
+    watch->bpf->rodata->target_pid = (unsigned)watch->target->pid;
+    watch->bpf->rodata->own_ns = watch->target->own_ns;
     bpf_map__set_max_entries(watch->bpf->maps.cpus, (unsigned)libbpf_num_possible_cpus());
     int error = stalls_bpf__load(watch->bpf);
     if (error != 0)
@@ -416,8 +413,13 @@ static int load(struct watch *watch) {
     return error == 0 ? 0 : kernel_refused("sample the node's schedulers", error);
 }
 
+static uint64_t dropped_by(const struct watch *watch) {
+    return watch->bpf->bss->dropped + kernel_missed(watch->bpf->progs.on_switch) +
+           kernel_missed(watch->bpf->progs.on_wakeup) + kernel_missed(watch->bpf->progs.on_sample);
+}
+
 static void summarize(const struct watch *watch, const struct window *window) {
-    uint64_t dropped = watch->bpf->bss->dropped;
+    uint64_t dropped = dropped_by(watch);
     if (watch->options->json) {
         window_print(window, true);
         printf(",\"threads\":%zu,\"threshold_ms\":%g,\"stalls\":%" PRIu64 ",\"dropped\":%" PRIu64
@@ -451,7 +453,8 @@ static int run(struct watch *watch) {
     window_watch(&window);
     watch->bpf->bss->watching = false;
     ring_buffer__consume(watch->ring);
-    take_unfinished(watch, window.to_ns);
+    if (window.end != WINDOW_NODE)
+        take_unfinished(watch, window.to_ns);
     summarize(watch, &window);
     return 0;
 }
@@ -466,16 +469,16 @@ int stalls_command(const void *given) {
     window_catch_signals();
     int status = target_open(options, &target);
     if (status == 0)
-        status = kernel_allows(&target);
+        status = kernel_allows();
     if (status == 0)
         status = load(watch);
     if (status == 0)
         status = run(watch);
-    for (size_t i = 0; i < watch->thread_count; i++) {
-        bpf_link__destroy(watch->threads[i].sample);
-        if (watch->threads[i].sample_fd >= 0)
+    for (size_t i = 0; i < watch->thread_count; i++)
+        if (watch->threads[i].sample != NULL)
+            bpf_link__destroy(watch->threads[i].sample); /* closes what it samples by, too */
+        else if (watch->threads[i].sample_fd >= 0)
             close(watch->threads[i].sample_fd);
-    }
     feed_close(&watch->feed);
     ring_buffer__free(watch->ring);
     stalls_bpf__destroy(watch->bpf);

@@ -1,4 +1,5 @@
 #include "probe.h"
+#include "scan.h"
 
 #include <arpa/inet.h>
 #include <dirent.h>
@@ -128,7 +129,7 @@ static bool is_local(const char *host) {
 static int find_node(const char *node, pid_t *out) {
     const char *at = strchr(node, '@');
     size_t len = at != NULL ? (size_t)(at - node) : strlen(node);
-    if (len == 0 || len > 255) {
+    if (len == 0 || len > 254) {
         fprintf(stderr, "lineage-probe: %s is no name of a node.\n", node);
         return EXIT_USAGE;
     }
@@ -172,6 +173,22 @@ static int not_there(pid_t pid) {
     return EXIT_NODE;
 }
 
+/* The last of the numbers that it has in nested pid namespaces. */
+static uint32_t inner_pid(pid_t pid) {
+    char path[64], line[256];
+    uint32_t inner = (uint32_t)pid;
+    snprintf(path, sizeof path, "/proc/%d/status", (int)pid);
+    FILE *file = fopen(path, "re");
+    while (file != NULL && fgets(line, sizeof line, file) != NULL) {
+        const char *last = strncmp(line, "NSpid:", 6) == 0 ? strrchr(line, '\t') : NULL;
+        if (last != NULL)
+            inner = (uint32_t)strtoul(last + 1, NULL, 10);
+    }
+    if (file != NULL)
+        fclose(file);
+    return inner;
+}
+
 int target_open(const struct options *options, struct target *target) {
     struct stat about;
     char dir[64];
@@ -196,6 +213,13 @@ int target_open(const struct options *options, struct target *target) {
     if (stat(dir, &about) != 0)
         return not_there(target->pid);
     target->uid = about.st_uid;
+    target->inner_pid = inner_pid(target->pid);
+    target->started = lin_os_start((uint32_t)target->pid);
+    snprintf(dir, sizeof dir, "/proc/%d/ns/pid", (int)target->pid);
+    if (stat(dir, &about) == 0)
+        target->node_ns = about.st_ino;
+    if (stat("/proc/self/ns/pid", &about) == 0)
+        target->own_ns = (unsigned)about.st_ino;
     target->path[len > 0 ? len : 0] = 0;
     const char *base = strrchr(target->path, '/');
     if (base == NULL || strncmp(base + 1, "beam", 4) != 0) {

@@ -19,7 +19,7 @@
 
 #define EDGE_NS                                                                                    \
     500000000u /* a birth is seen at slightly different moments, and a thread may wait between */
-#define SEEN_MAX (64u << 20)  /* a GiB: then the window is closed */
+#define SEEN_MAX (32u << 20)  /* half a GiB for each kind and side: then the window is closed */
 #define SETTLE_NS 1500000000u /* the recorder writes what happened within this time */
 
 struct list {
@@ -129,8 +129,17 @@ static int fold(const char *dir, struct lin_run *run, struct lin_segment_name na
     return 0;
 }
 
+/* Written by this very process, and not by one that had its number before. */
+static bool is_of(const struct target *target, const struct lin_block_run *head) {
+    uint8_t boot[16];
+    lin_boot_id(boot);
+    return head->rings != 0 && head->os_pid == target->inner_pid &&
+           memcmp(boot, head->boot_id, sizeof boot) == 0 && head->os_start == target->started;
+}
+
 /* The node's newest run in the directory, read whole into `side` (NULL: its head only). */
-static int read_run(const char *dir, pid_t pid, struct lin_run *run, struct lineage_side *side) {
+static int read_run(const char *dir, const struct target *target, struct lin_run *run,
+                    struct lineage_side *side) {
     struct lin_segment_name *names;
     size_t count;
     int result = lin_scan_list(dir, &names, &count);
@@ -141,7 +150,7 @@ static int read_run(const char *dir, pid_t pid, struct lin_run *run, struct line
             continue;
         lin_run_init(&this, names[i].run);
         result = fold(dir, &this, names[i], NULL, NULL);
-        bool ours = this.head.os_pid == (uint32_t)pid && this.head.rings != 0;
+        bool ours = is_of(target, &this.head);
         if (ours && (!found || this.from_wall_ns >= run->from_wall_ns)) {
             *run = this;
             found = true;
@@ -161,7 +170,7 @@ static int read_lineage(const struct options *options, const struct target *targ
                         struct lineage_side *side) {
     struct lin_run run;
     struct lin_left left;
-    int result = read_run(options->journal, target->pid, &run, side);
+    int result = read_run(options->journal, target, &run, side);
     /* What a node that is running has in its rings now came behind the window. */
     if (result == 0 && target_ended(target) && lin_left_read(&run, &left) == 0) {
         take_left(side, &left);
@@ -173,7 +182,7 @@ static int read_lineage(const struct options *options, const struct target *targ
 /* Before the window: that there is a journal to compare with. */
 static int journal_is_there(const struct options *options, const struct target *target) {
     struct lin_run run;
-    int result = read_run(options->journal, target->pid, &run, NULL);
+    int result = read_run(options->journal, target, &run, NULL);
     if (result == 0 && run.end == 0)
         return 0;
     if (result == 0 || result == -ENOENT)
@@ -303,23 +312,28 @@ struct watch {
 };
 
 static int load(struct watch *watch, const struct options *options, const struct target *target) {
-    watch->bpf = census_bpf__open();
-    if (watch->bpf == NULL)
-        return kernel_refused("open the census's programs", -errno);
-    watch->bpf->rodata->telling = true;
-    bpf_map__set_max_entries(watch->bpf->maps.seen, options->ring_mib << 20);
-    int error = census_bpf__load(watch->bpf);
-    if (error != 0)
-        return kernel_refused("load the census's programs", error);
+    int status = census_load(target, options, &watch->bpf);
+    if (status != 0)
+        return status;
     watch->ring = ring_buffer__new(bpf_map__fd(watch->bpf->maps.seen), take, &watch->kernel, NULL);
     if (watch->ring == NULL)
         return kernel_refused("share memory with the probe", -errno);
-    int status = kernel_uprobe(watch->bpf->progs.create_returns, target, "erl_create_process", true,
-                               false, &watch->births);
+    status = kernel_uprobe(watch->bpf->progs.create_returns, target, "erl_create_process", true,
+                           false, &watch->births);
     if (status != 0)
         return status;
     return kernel_uprobe(watch->bpf->progs.exits, target, "erts_do_exit_process", false, false,
                          &watch->deaths);
+}
+
+struct full {
+    struct window *window;
+    const struct kernel_side *side;
+};
+
+static void stop_when_full(void *arg) {
+    const struct full *full = arg;
+    full->window->stop = full->side->births.full || full->side->deaths.full;
 }
 
 static int watch_and_compare(struct watch *watch, const struct options *options,
@@ -327,6 +341,8 @@ static int watch_and_compare(struct watch *watch, const struct options *options,
     struct census_bpf__bss *counts = watch->bpf->bss;
     struct window window = {
         .target = target, .command = "verify", .seconds = options->seconds, .ring = watch->ring};
+    window.each = stop_when_full;
+    window.arg = &(struct full){&window, &watch->kernel};
     watch->lineage.from = lin_clock_sure();
     counts->counting = true;
     window_watch(&window);
@@ -370,7 +386,7 @@ int verify_command(const void *given) {
     window_catch_signals();
     int status = target_open(options, &target);
     if (status == 0)
-        status = kernel_allows(&target);
+        status = kernel_allows();
     if (status == 0)
         status = journal_is_there(options, &target);
     if (status == 0)

@@ -21,6 +21,7 @@ typedef __u32 __wsum;
 typedef __u8 u8;
 typedef __u16 u16;
 typedef __u32 u32;
+typedef __s32 s32;
 typedef __s64 s64;
 typedef __u64 u64;
 typedef _Bool bool;
@@ -89,7 +90,12 @@ struct signal_struct {
     atomic_t live;
 };
 
+struct thread_info {
+    u32 cpu;
+};
+
 struct task_struct {
+    struct thread_info thread_info;
     unsigned int __state;
     int pid, tgid;
     struct task_struct *real_parent;

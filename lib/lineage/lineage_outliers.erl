@@ -3,15 +3,15 @@
 %% The NIF keeps the times of such starts. A cause is named only when it accounts for more than half of a start's
 %% latency, the first of these that does:
 %% <ol>
-%% <li>`{stall, Stall}': a scheduler of the VM could have run, and the kernel ran another program; or somebody had stopped it.
-%%   Known only while `priv/lineage-probe stalls --feed' runs ({@link lineage_probe}). On which scheduler the three were is not
-%%   known: a stall of any is taken.</li>
+%% <li>`{stall, Stall}': all schedulers at once, or one in a stall as below, could have run, and the kernel ran other programs; or
+%%   somebody had stopped them. Known only while `priv/lineage-probe stalls --feed' runs ({@link lineage_probe}).</li>
 %% <li>`{gc, Pid}': garbage collections of the caller, the supervisor or the child, of 2 ms or longer each.</li>
 %% <li>`{long_schedule, Pid}': one of the three ran for 2 ms or longer without giving its scheduler back, the child after it
 %%   had acknowledged; else others did so on all schedulers at once, the one named the longest.</li>
 %% <li>`queue': the supervisor was serving others, one right after the other, when the request came.</li>
 %% <li>`init': the child's own, until it acknowledged, however long it ran at a time.</li>
-%% <li>`{stall, Stall}' again: a scheduler was in a system call, or in the code of one shared library, all the time.</li>
+%% <li>`{stall, Stall}' again: one scheduler was so, or was in a system call or the code of one shared library. On which scheduler
+%%   the three were is not known: one of any is taken.</li>
 %% </ol>
 %% Else it is `unexplained'. From a queue and an init is taken away what the first two, or a stall, overlap. A stall is a
 %% time in which a process of high priority that was owed a wake-up did not get it: whatever was not running
@@ -300,19 +300,27 @@ cause(#{times := [T0, T1, T2, T3, T4], busy := Busy, caller := Caller, superviso
     Of = fun(What, Pid) -> [Span || {W, P, Span} <- Events, W =:= What, P =:= Pid] end,
     Others = lists:usort([P || {long_schedule, P, _} <- Events, not lists:member(P, Three)]),
     Aside = lists:append([Of(gc, P) || P <- Three]) ++ [Span || {long_schedule, P, Span} <- Events, P =/= Child] ++ Stalls,
-    {Outside, Inside} = lists:partition(fun is_outside/1, Kernel),
-    Stalled = fun(Which) -> [{{stall, Stall}, covered(Whole, [Span])} || #{span := Span} = Stall <- Which] end,
-    Causes = Stalled(Outside) ++ [{{gc, P}, covered(Whole, Of(gc, P))} || P <- Three]
+    Seen = [Stall || #{span := Span} = Stall <- Kernel, covered(Whole, [Span]) > 0],
+    Outside = [Stall || Stall <- Seen, is_outside(Stall)],
+    Spans = [Span || #{span := Span} <- Outside],
+    %% Where a pulse was late too, one of them kept the node from running.
+    Sure = covered(Whole, at_once(Spans, Schedulers) ++ [Span || Span <- Spans, 2 * covered(Span, Stalls) > covered(Span, [Span])]),
+    Stalled = [{{stall, Stall}, covered(Whole, [Span])} || #{span := Span} = Stall <- Seen],
+    Causes = [{{stall, longest_stall(Whole, Outside)}, Sure} || Outside =/= []] ++ [{{gc, P}, covered(Whole, Of(gc, P))} || P <- Three]
         ++ [{{long_schedule, P}, covered(Span, Of(long_schedule, P))} || {P, Span} <- [{Caller, Whole}, {Supervisor, Whole}, {Child, {T3, T4}}]]
         ++ [{{long_schedule, longest(Whole, [{P, Of(long_schedule, P)} || P <- Others])},
              covered(Whole, at_once(lists:append([Of(long_schedule, P) || P <- Others]), Schedulers))} || Others =/= []]
         ++ [{queue, uncovered({T1 - min(Busy, T1 - T0), T1}, Aside)}, {init, uncovered({T2, T3}, Aside)}]
-        ++ Stalled(Inside),
+        ++ Stalled,
     hd([Cause || {Cause, Ns} <- Causes, 2 * Ns > T4 - T0] ++ [unexplained]).
 
 %% Another program than this node had the CPU, or its schedulers were stopped.
 is_outside(#{kind := waited, os_pid := OsPid}) -> integer_to_list(OsPid) =/= os:getpid();
 is_outside(#{kind := Kind}) -> Kind =:= stopped.
+
+longest_stall(Whole, Stalls) ->
+    {_, Stall} = lists:max([{covered(Whole, [Span]), Stall} || #{span := Span} = Stall <- Stalls]),
+    Stall.
 
 longest(Whole, Pids) ->
     {_, Pid} = lists:max([{covered(Whole, Spans), P} || {P, Spans} <- Pids]),

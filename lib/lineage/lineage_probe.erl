@@ -65,7 +65,8 @@ unheld(Args) ->
                                          adopted => Flags band 1 =:= 1, owner => Owner}}
                            || <<Pid:32/native, Root:32/native, _Unused:32, Flags:32/native, Age:64/native, Owner:64/native,
                                 Program:32/binary>> <= binary:part(Rows, 0, min(byte_size(Rows), 64 * Head)),
-                              not is_map_key(Root, Held)], Head);
+                              %% 0: an event was lost, and who started it is not known.
+                              Root =/= 0, not is_map_key(Root, Held)], Head);
         none ->
             lineage_error:raise({probe_missing, os:getpid()}, Args)
     end.
@@ -91,10 +92,17 @@ born(Owner, Dead) ->
 feed(What) ->
     Path = "/dev/shm/lineage-" ++ What ++ "-" ++ os:getpid(),
     case ours(Path) andalso file:read_file(Path) of
-        {ok, <<?MAGIC:64/native, Head:64/native, Seen:64/native, Slots:32/native, _:36/binary, Rows/binary>>} when Slots > 0 ->
-            case offset() of
-                {Now, Offset} when Now - Seen < ?FRESH_NS -> {ok, #{head => Head, slots => Slots, offset => Offset}, Rows};
-                _ -> none
+        {ok, <<?MAGIC:64/native, Head:64/native, Seen:64/native, Slots:32/native, _ProbePid:32, _Dropped:64, _Threshold:64,
+               Namespace:64/native, _:64, Rows/binary>>} when Slots > 0 ->
+            case {offset(), file:read_link("/proc/self/ns/pid")} of
+                {{Now, Offset}, {ok, Link}} when abs(Now - Seen) < ?FRESH_NS ->
+                    %% Another node of that number may be in another container.
+                    case Link =:= "pid:[" ++ integer_to_list(Namespace) ++ "]" of
+                        true -> {ok, #{head => Head, slots => Slots, offset => Offset}, Rows};
+                        false -> none
+                    end;
+                _ ->
+                    none
             end;
         _ ->
             none
