@@ -6,7 +6,7 @@
 
 -export([all/0, suite/0, init_per_suite/1, end_per_suite/1, init_per_testcase/2, end_per_testcase/2]).
 -export([census/1, failed_births/1, sampled/1, verify/1, verify_lost/1, verify_unrecorded/1, unnamed_functions/1, stalls/1, no_stall/1,
-         explained/1, ospids/1, ospids_busy/1, ospids_of_node/1, feeds/1, by_name/1, in_a_namespace/1, wrong_nodes/1, other_users/1,
+         explained/1, ospids/1, ospids_at_death/1, ospids_busy/1, ospids_of_node/1, feeds/1, by_name/1, in_a_namespace/1, wrong_nodes/1, other_users/1,
          privileges/1, replaced/1, node_ends/1, command_line/1]).
 -export([run/3, starts/1, start_link/0, init/1]).
 
@@ -15,7 +15,7 @@ suite() ->
 
 %% On a VM that does not name its functions, the rest.
 all() ->
-    [stalls, no_stall, explained, ospids, ospids_busy, ospids_of_node, feeds, wrong_nodes, privileges, command_line,
+    [stalls, no_stall, explained, ospids, ospids_at_death, ospids_busy, ospids_of_node, feeds, wrong_nodes, privileges, command_line,
      in_a_namespace]
         ++ case named() of
                true -> [census, failed_births, sampled, verify, verify_lost, verify_unrecorded, by_name, other_users,
@@ -350,14 +350,18 @@ is_right(What, {From, To}, #{<<"thread">> := <<"scheduler">>, <<"number">> := 1,
 is_right(_, _, _) ->
     false.
 
-%% A node that waits for work has none, however long it waits.
+%% A node that waits for work has none, however long it waits, nor has one that is in a library for a moment, often; and its end
+%% is none.
 no_stall(Config) ->
     Peer = start([]),
-    Port = begin_probe(Config, ["stalls", "-p", os_pid(Peer), "--json", "--threshold", "1000"]),
+    ok = peer:call(Peer, lineage_slow, load, [proplists:get_value(slow, Config)]),
+    call(Peer, fun() -> spawn(fun Often() -> lineage_slow:spin(2), receive after 50 -> Often() end end), ok end),
+    Port = begin_probe(Config, ["stalls", "-p", os_pid(Peer), "--json", "--threshold", "40"]),
     receive after 3000 -> ok end,
-    {0, Told} = end_probe(Port),
-    ?assertEqual([], [Stall || #{<<"kind">> := Kind} = Stall <- Told, Kind =/= <<"waited">>]),
-    peer:stop(Peer).
+    "" = os:cmd("kill -9 " ++ os_pid(Peer)),
+    {0, Told} = rest(Port, []),
+    ?assertMatch(#{<<"ended">> := <<"node">>}, lists:last(Told)),
+    ?assertEqual([], [Stall || #{<<"kind">> := Kind} = Stall <- Told, Kind =/= <<"waited">>]).
 
 %% An outlier of lineage:overhead/0 that the kernel explains.
 explained(Config) ->
@@ -469,6 +473,20 @@ await_programs(Count, Config) ->
         _ -> await_programs(Count, Config)
     end.
 
+%% When the node dies its programs see that their pipes are closed, and end; that takes them a moment.
+ospids_at_death(Config) ->
+    Peer = start([]),
+    OsPid = os_pid(Peer),
+    Leaked = sleeper(Config, "leaked"),
+    call(Peer, fun() ->
+        spawn(fun() -> open_port({spawn, "sh -c 'cat; true'"}, []), open_port({spawn, "cat"}, []), receive after infinity -> ok end end),
+        close(open_port({spawn_executable, Leaked}, [{args, ["1000"]}]))
+    end),
+    Port = begin_probe(Config, ["ospids", "-p", OsPid, "--json"]),
+    "" = os:cmd("kill -9 " ++ OsPid),
+    {0, [Told]} = rest(Port, []),
+    ?assertEqual([<<"leaked">>], names(Told, true)).
+
 %% A node that starts one after another has none, whenever it is looked at.
 ospids_busy(Config) ->
     Peer = start([]),
@@ -537,6 +555,13 @@ feeds(Config) ->
          ?assertEqual(probe_missing, call(Peer, fun() -> try lineage:orphans(os) catch error:{lineage, T} -> T end end))
      end || Bytes <- [<<>>, <<0:512>>, binary:copy(<<255>>, 1000)]],
     ok = file:delete(Path),
+    %% What is there and is none of ours is left alone, and waited for by nobody.
+    [begin
+         "" = os:cmd(Make ++ " " ++ Path ++ " && chown 65534 " ++ Path),
+         {1, There} = probe(Config, Args ++ ["-d", "0.1"]),
+         one_sentence(There, "is another user's: take it away"),
+         "" = os:cmd("rm " ++ Path)
+     end || Make <- ["mkfifo", "touch"]],
     peer:stop(Peer).
 
 %% Which node
@@ -603,8 +628,12 @@ privileges(Config) ->
     Base = proplists:get_value(base, Config),
     Own = proplists:get_value(probe, Config),
     Nobody = ["--reuid", "65534", "--regid", "65534", "--clear-groups"],
+    %% Its port's program is one that only root may look into.
+    Held = sleeper(Config, "held"),
+    "" = os:cmd("chmod 711 " ++ Held),
     Node = open_port({spawn_executable, os:find_executable("setpriv")},
-                     [{args, Nobody ++ [os:find_executable("erl"), "-noshell", "-eval", "io:format(\"~s~n\", [os:getpid()]), io:get_line(\"\"), halt()"]},
+                     [{args, Nobody ++ [os:find_executable("erl"), "-noshell", "-eval", "open_port({spawn, \"" ++ Held ++ " 1000\"}, []),"
+                                        " io:format(\"~s~n\", [os:getpid()]), io:get_line(\"\"), halt()"]},
                       {env, [{"HOME", Base}]}, {line, 100}]),
     OsPid = receive {Node, {data, {eol, Line}}} -> Line end,
     As = fun(Command) -> execute(os:find_executable("setpriv"), Nobody ++ [Own, Command, "-p", OsPid, "-d", "0.1"]) end,
@@ -614,7 +643,9 @@ privileges(Config) ->
     {3, Half} = As("stalls"),
     one_sentence(Half, "CAP_PERFMON is missing"),
     "" = os:cmd("setcap cap_bpf,cap_perfmon+ep " ++ Own),
-    [{0, _}, {0, _}] = [As(Command) || Command <- ["stalls", "ospids"]],
+    [{0, _}, {0, OsPids}] = [As(Command) || Command <- ["stalls", "ospids"]],
+    ?assertMatch([_ | _], string:find(OsPids, "held")),
+    ?assertEqual(nomatch, string:find(OsPids, "ORPHAN")),
     %% Some kernels want one more for uprobes: then that is said.
     case named() andalso As("census") of
         false ->

@@ -122,6 +122,9 @@ stage_cross() {
         aarch64-linux-gnu-readelf -h _build/c/arm64/lineage.so | grep 'Machine: *AArch64' || status=1
     make --no-print-directory -C c_src cross-musl CI=1 &&
         readelf -d _build/c/musl/lineage.so | grep 'NEEDED.*\[libc.so\]' || status=1
+    for program in c_src/probe/*.bpf.c; do
+        clang -target bpf -D__TARGET_ARCH_arm64 -Wall -fsyntax-only "$program" || status=1
+    done
     return $status
 }
 
