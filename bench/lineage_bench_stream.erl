@@ -15,8 +15,10 @@
 -spec run(lineage_bench:options()) -> [boolean()].
 run(#{rounds := Rounds, ops := Ops, ms := Ms} = Options) ->
     {ok, _} = application:ensure_all_started(lineage),
+    {ok, _} = lineage:attach(#{exits => all}),
     Turns = rounds(Rounds, Ops, rand:seed_s(exsss, {7, 8, 9})),
-    [lineage_bench_figure:tell(stream, Line, Options) || Line <- cost(Turns) ++ latency(Rounds * 50) ++ rate(Ms)].
+    ok = lineage:detach(),
+    [lineage_bench_figure:tell(stream, Line, Options) || Line <- cost(Turns) ++ latency(Rounds * 5) ++ rate(Ms)].
 
 %% Cost
 
@@ -28,12 +30,10 @@ rounds(Left, Ops, Rand0) ->
 
 %% `tap': somebody has subscribed, and takes nothing; `read': and reads all.
 turn(Arm, Ops) ->
-    {ok, _} = lineage:attach(#{exits => all}),
     Reader = reader(Arm),
     births(Ops div 10),
     {Us, ok} = timer:tc(fun() -> births(Ops) end),
     {Events, _} = stop(Reader),
-    ok = lineage:detach(),
     {1000 * Us / Ops, Events / (Ops + Ops div 10)}.
 
 %% So many, one after another, each awaited.

@@ -141,7 +141,7 @@ run_stream() {
     if [ -n "$small" ]; then
         node 8192 usual stream --rounds 2 --ops 500 --ms 500
     else
-        node 262144 usual stream --rounds 21 --ops 50000 --ms 10000
+        node 262144 usual stream --rounds 201 --ops 10000 --ms 10000
     fi
 }
 
