@@ -386,8 +386,16 @@ nobody_is_an_orphan(Connection) ->
     ?assertEqual(tethered, real_node:call(Connection, verdict, [Child])),
     [ok = real_node:call(Connection, end_stray, [Pid]) || Pid <- [Stray, Child]],
     ?assertEqual([], real_node:call(Connection, orphans)),
-    ?assertMatch(#{orphans := 0, orphans_checked := 0}, real_node:call(Connection, summary)),
+    none_is_counted(Connection, 100),
     seen(real_node:call(Connection, lists)).
+
+%% Such a count takes in processes that are there for a moment: a node that works has some, now and then.
+none_is_counted(Connection, Tries) ->
+    case real_node:call(Connection, summary) of
+        #{orphans := 0, orphans_checked := 0} -> ok;
+        #{orphans_checked := 0} when Tries > 0 -> none_is_counted(Connection, Tries - 1);
+        Summary -> error({counted, Summary})
+    end.
 
 seen(Reasons) ->
     persistent_term:put(?MODULE, lists:usort(Reasons ++ persistent_term:get(?MODULE))).

@@ -18,8 +18,8 @@
 
 struct process {
     unsigned id, parent, own, inner;
-    unsigned root,
-        root_inner; /* the one that the port started, alive or not; 0: not known any more */
+    unsigned root;       /* the one that the port started, alive or not; 0: not known any more */
+    unsigned root_inner; /* its number as the node has it */
     uint64_t started_ns, owner;
     bool held;    /* its family has a pipe to the node, or a socket */
     bool suspect; /* it had none a moment ago */
@@ -31,7 +31,6 @@ struct watch {
     struct ospids_bpf *bpf;
     struct ring_buffer *ring;
     struct feed feed;
-    bool owners;    /* the VM names the functions that tell them */
     unsigned setup; /* the id of erl_child_setup */
     struct process *processes;
     size_t count, room;
