@@ -62,12 +62,15 @@ int feed_open(struct feed *feed, const struct target *target, const char *what, 
         feed_beat(feed, 0);
         return 0;
     }
-    const char *sentence = "lineage-probe: %s cannot be made the node's: %s.\n";
     if (result == -EBUSY)
-        sentence = "lineage-probe: another probe feeds this node (%s): stop that one.\n";
+        fprintf(stderr, "lineage-probe: another probe feeds this node (%s): stop that one.\n",
+                feed->path);
     else if (result == -EEXIST)
-        sentence = "lineage-probe: %s is there, and is another user's: take it away.\n";
-    fprintf(stderr, sentence, feed->path, strerror(-result));
+        fprintf(stderr, "lineage-probe: %s is there, and is another user's: take it away.\n",
+                feed->path);
+    else
+        fprintf(stderr, "lineage-probe: %s cannot be made the node's: %s.\n", feed->path,
+                strerror(-result));
     feed_close(feed);
     return result == -EPERM || result == -EACCES ? EXIT_PRIVILEGE : EXIT_FAILURE;
 }
