@@ -235,7 +235,7 @@ verify(Config) ->
     Dir = proplists:get_value(base, Config) ++ "/journal",
     storm_waits(Peer, Config, 2, births() div 2),
     attach(Peer, #{dir => Dir, max_bytes => 1073741824}),
-    Port = begin_probe(Config, ["verify", "-p", os_pid(Peer), "--journal", Dir, "--json", "--ring", "64"]),
+    Port = begin_probe(Config, ["verify", "-p", os_pid(Peer), "--journal", Dir, "--json"]),
     storm(Config),
     %% The window's edges are not judged: what was in the storm must not lie there.
     receive after 600 -> ok end,
