@@ -5,7 +5,7 @@
 -include_lib("stdlib/include/assert.hrl").
 
 -export([all/0, suite/0, init_per_suite/1, end_per_suite/1, init_per_testcase/2, end_per_testcase/2]).
--export([census/1, failed_births/1, sampled/1, verify/1, verify_lost/1, verify_unrecorded/1, unnamed_functions/1, stalls/1, no_stall/1,
+-export([census/1, failed_births/1, sampled/1, verify/1, verify_lost/1, verify_cut/1, verify_unrecorded/1, unnamed_functions/1, stalls/1, no_stall/1,
          explained/1, ospids/1, ospids_at_death/1, ospids_busy/1, ospids_of_node/1, feeds/1, by_name/1, in_a_namespace/1, wrong_nodes/1, other_users/1,
          privileges/1, replaced/1, node_ends/1, command_line/1]).
 -export([run/3, starts/1, start_link/0, init/1]).
@@ -18,7 +18,7 @@ all() ->
     [stalls, no_stall, explained, ospids, ospids_at_death, ospids_busy, ospids_of_node, feeds, wrong_nodes, privileges, command_line,
      in_a_namespace]
         ++ case named() of
-               true -> [census, failed_births, sampled, verify, verify_lost, verify_unrecorded, by_name, other_users,
+               true -> [census, failed_births, sampled, verify, verify_lost, verify_cut, verify_unrecorded, by_name, other_users,
                         replaced, node_ends];
                false -> [unnamed_functions]
            end.
@@ -265,6 +265,27 @@ verify_lost(Config) ->
     ?assert(Only > 1000),
     call(Peer, fun() -> lineage:detach() end),
     peer:stop(Peer).
+
+%% A journal that is bounded has let go of what was in the window: that is no difference, and no proof.
+verify_cut(Config) ->
+    Peer = start([]),
+    Dir = proplists:get_value(base, Config) ++ "/journal",
+    storm_waits(Peer, Config, 2, 40000),
+    attach(Peer, #{dir => Dir, segment_bytes => 1048576, max_bytes => 2097152}),
+    Port = begin_probe(Config, ["verify", "-p", os_pid(Peer), "--journal", Dir, "--json"]),
+    storm(Config),
+    {os_pid, OsPid} = erlang:port_info(Port, os_pid),
+    "" = os:cmd("kill -INT " ++ integer_to_list(OsPid)),
+    {1, Said} = last_line(Port, ""),
+    one_sentence(Said, "has let go of a part of the window"),
+    call(Peer, fun() -> lineage:detach() end),
+    peer:stop(Peer).
+
+last_line(Port, Last) ->
+    receive
+        {Port, {data, {eol, Line}}} -> last_line(Port, Line);
+        {Port, {exit_status, Status}} -> {Status, Last}
+    end.
 
 verify_unrecorded(Config) ->
     Peer = start([]),

@@ -390,43 +390,47 @@ static double age_s(const struct process *process, uint64_t now) {
     return now > process->started_ns ? (double)(now - process->started_ns) / 1e9 : 0;
 }
 
-static void print_json(const struct watch *watch, const struct window *window, uint64_t now) {
-    window_print(window, true);
-    printf(",\"started\":%" PRIu64 ",\"ended_processes\":%" PRIu64 ",\"dropped\":%" PRIu64
-           ",\"processes\":[",
-           watch->started, watch->ended, (uint64_t)watch->bpf->bss->dropped);
-    for (size_t i = 0; i < watch->count; i++) {
-        const struct process *process = &watch->processes[i];
-        char program[LIN_FEED_TEXT];
-        unsigned parent;
-        program_of(process, program);
-        read_parent(process, &parent);
-        printf("%s{\"pid\":%u,\"parent\":%u,\"program\":", i == 0 ? "" : ",", process->own, parent);
-        json_text(program);
-        printf(",\"age_s\":%.3f,\"adopted\":%s,\"orphan\":%s}", age_s(process, now),
-               is_adopted(watch, process) ? "true" : "false", process->held ? "false" : "true");
+static void print_process(const struct watch *watch, const struct process *process, uint64_t now) {
+    static const char *const notes[2][2] = {{"ORPHAN", "ORPHAN, adopted"}, {"", "adopted"}};
+    char program[LIN_FEED_TEXT];
+    unsigned parent;
+    bool adopted = is_adopted(watch, process);
+    program_of(process, program);
+    read_parent(process, &parent);
+    if (!watch->options->json) {
+        printf("%9u%9u%10.1f s  %-16s%s\n", process->own, parent, age_s(process, now), program,
+               notes[process->held][adopted]);
+        return;
     }
-    puts("]}");
+    printf("{\"pid\":%u,\"parent\":%u,\"program\":", process->own, parent);
+    json_text(program);
+    printf(",\"age_s\":%.3f,\"adopted\":%s,\"orphan\":%s}", age_s(process, now),
+           adopted ? "true" : "false", process->held ? "false" : "true");
 }
 
-static void print_text(const struct watch *watch, const struct window *window, uint64_t now) {
-    window_print(window, false);
-    if (watch->count != 0)
-        puts("      pid   parent         age  program");
+static void print(const struct watch *watch, const struct window *window) {
+    bool json = watch->options->json;
+    uint64_t now = boot_ns(), dropped = watch->bpf->bss->dropped;
     size_t orphans = 0;
+    window_print(window, json);
+    if (json)
+        printf(",\"started\":%" PRIu64 ",\"ended_processes\":%" PRIu64 ",\"dropped\":%" PRIu64
+               ",\"processes\":[",
+               watch->started, watch->ended, dropped);
+    else if (watch->count != 0)
+        puts("      pid   parent         age  program");
     for (size_t i = 0; i < watch->count; i++) {
-        const struct process *process = &watch->processes[i];
-        char program[LIN_FEED_TEXT];
-        unsigned parent;
-        program_of(process, program);
-        read_parent(process, &parent);
-        orphans += process->held ? 0 : 1;
-        printf("%9u%9u%10.1f s  %-16s%s%s\n", process->own, parent, age_s(process, now), program,
-               process->held ? "" : "ORPHAN", is_adopted(watch, process) ? ", adopted" : "");
+        if (json && i != 0)
+            putchar(',');
+        print_process(watch, &watch->processes[i], now);
+        orphans += watch->processes[i].held ? 0 : 1;
     }
-    printf("  %zu OS processes, %zu of them orphans; %" PRIu64 " started and %" PRIu64
-           " ended meanwhile; %" PRIu64 " dropped\n",
-           watch->count, orphans, watch->started, watch->ended, (uint64_t)watch->bpf->bss->dropped);
+    if (json)
+        puts("]}");
+    else
+        printf("  %zu OS processes, %zu of them orphans; %" PRIu64 " started and %" PRIu64
+               " ended meanwhile; %" PRIu64 " dropped\n",
+               watch->count, orphans, watch->started, watch->ended, dropped);
 }
 
 static int load(struct watch *watch) {
@@ -501,10 +505,7 @@ static int run(struct watch *watch) {
     settle(watch);
     if (watch->count != 0)
         qsort(watch->processes, watch->count, sizeof *watch->processes, by_start);
-    if (watch->options->json)
-        print_json(watch, &window, boot_ns());
-    else
-        print_text(watch, &window, boot_ns());
+    print(watch, &window);
     return 0;
 }
 

@@ -74,6 +74,7 @@ struct lineage_side {
     struct lin_clock_point from, to; /* of the window */
     uint64_t edge;                   /* EDGE_NS in ticks */
     struct list births, deaths;
+    bool cut;         /* the journal has let go of its segments */
     uint64_t missing; /* counted by gaps */
     bool swept;       /* deaths were found by sweeping: `exits => suspects` */
 };
@@ -171,6 +172,7 @@ static int read_lineage(const struct options *options, const struct target *targ
     struct lin_run run;
     struct lin_left left;
     int result = read_run(options->journal, target, &run, side);
+    side->cut = result == 0 && run.first_segment != 0 && run.from_ticks > side->from.ticks;
     /* What a node that is running has in its rings now came behind the window. */
     if (result == 0 && target_ended(target) && lin_left_read(&run, &left) == 0) {
         take_left(side, &left);
@@ -199,17 +201,14 @@ static int journal_is_there(const struct options *options, const struct target *
 
 struct difference {
     uint64_t both, only_kernel, only_lineage, edge;
-    uint64_t example; /* the pid of one of those */
 };
 
-static void judge(struct difference *difference, const struct window *window, uint64_t pid,
-                  uint64_t at, uint64_t *only) {
-    if (at < window->from_ns + EDGE_NS || at + EDGE_NS > window->to_ns) {
+static void judge(struct difference *difference, const struct window *window, uint64_t at,
+                  uint64_t *only) {
+    if (at < window->from_ns + EDGE_NS || at + EDGE_NS > window->to_ns)
         difference->edge++;
-        return;
-    }
-    (*only)++;
-    difference->example = pid;
+    else
+        (*only)++;
 }
 
 /* `kernel` holds what is in the window; `lineage` also what is a little outside. */
@@ -223,11 +222,11 @@ static struct difference compare(const struct window *window, struct list *kerne
         const struct lin_seen *left = k < kernel->count ? &kernel->seen[k] : NULL;
         const struct lin_seen *right = l < lineage->count ? &lineage->seen[l] : NULL;
         if (right == NULL || (left != NULL && left->pid < right->pid)) {
-            judge(&difference, window, left->pid, left->at, &difference.only_kernel);
+            judge(&difference, window, left->at, &difference.only_kernel);
             k++;
         } else if (left == NULL || left->pid > right->pid) {
             if (right->at >= window->from_ns && right->at <= window->to_ns)
-                judge(&difference, window, right->pid, right->at, &difference.only_lineage);
+                judge(&difference, window, right->at, &difference.only_lineage);
             l++;
         } else {
             difference.both++;
@@ -357,6 +356,13 @@ static int watch_and_compare(struct watch *watch, const struct options *options,
     if (result != 0) {
         fprintf(stderr, "lineage-probe: the journal in %s cannot be read: %s.\n", options->journal,
                 strerror(-result));
+        return EXIT_FAILURE;
+    }
+    if (watch->lineage.cut) {
+        fprintf(
+            stderr,
+            "lineage-probe: the journal has let go of a part of the window: attach with a larger "
+            "max_bytes, or watch for a shorter time (-d).\n");
         return EXIT_FAILURE;
     }
     if (watch->lineage.swept) {
