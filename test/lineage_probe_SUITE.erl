@@ -580,7 +580,7 @@ feeds(Config) ->
     [begin
          "" = os:cmd(Make ++ " " ++ Path ++ " && chown 65534 " ++ Path),
          {1, There} = probe(Config, Args ++ ["-d", "0.1"]),
-         one_sentence(There, "is another user's: take it away"),
+         one_sentence(lists:last(string:lexemes(There, "\n")), "is another user's: take it away"),
          "" = os:cmd("rm " ++ Path)
      end || Make <- ["mkfifo", "touch"]],
     peer:stop(Peer).

@@ -94,9 +94,8 @@ static void rename_to(uint64_t pid, uint64_t name) {
 }
 
 static uint32_t pump_and_take(uint32_t number) {
-    uint32_t all = 0, went;
-    while ((went = lin_stream_pump(stream, 1000)) != 0)
-        all += went;
+    while (lin_stream_pump(stream, 1000) != 0)
+        ;
     return lin_stream_take(stream, number, out, LIN_BUFFER_EVENTS);
 }
 
