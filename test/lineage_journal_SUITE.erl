@@ -491,7 +491,7 @@ with_disk(Config, Bytes, Fun) ->
     ok = file:make_dir(Disk),
     case os:cmd("mount -t tmpfs -o size=" ++ integer_to_list(Bytes) ++ " tmpfs " ++ Disk ++ " 2>&1") of
         "" -> Fun(Disk);
-        Why -> {skip, "No disk can be mounted: " ++ Why}
+        Why -> lineage_counter:cannot("No disk can be mounted: " ++ Why)
     end.
 
 %% It is full, then there is room again: what is missing is counted, exactly, and each change is told once.
@@ -533,7 +533,7 @@ with_frozen(Config, Fun) ->
         " && fsfreeze -f " ++ Disk ++ " && fsfreeze -u " ++ Disk ++ " && echo can",
     case os:cmd("{ " ++ Mount ++ "; } 2>&1") of
         "can\n" -> try Fun(Disk) after os:cmd("fsfreeze -u " ++ Disk) end;
-        Why -> {skip, "No disk can be frozen: " ++ Why}
+        Why -> lineage_counter:cannot("No disk can be frozen: " ++ Why)
     end.
 
 %% The pump is killed with a job in hand, and the driver is unloaded: the job ends by itself.

@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -183,6 +184,21 @@ void lin_run_segment(struct lin_run *run, uint32_t no, const void *data, size_t 
         if (fn != NULL)
             fn(arg, block);
     }
+}
+
+int lin_run_read(struct lin_run *run, const char *dir, struct lin_segment_name name,
+                 lin_block_fn fn, void *arg) {
+    char path[PATH_MAX];
+    void *data = NULL;
+    size_t bytes = 0;
+    if (!lin_segment_path(path, sizeof path, dir, name))
+        return -ENAMETOOLONG;
+    int result = lin_file_read(path, &data, &bytes);
+    if (result != 0)
+        return result;
+    lin_run_segment(run, name.no, data, bytes, fn, arg);
+    free(data);
+    return 0;
 }
 
 uint64_t lin_os_start(uint32_t os_pid) {

@@ -54,6 +54,9 @@ typedef void (*lin_block_fn)(void *arg, const struct lin_block *block);
 /* Folds the next segment in; `fn` may be NULL. */
 void lin_run_segment(struct lin_run *run, uint32_t no, const void *data, size_t bytes,
                      lin_block_fn fn, void *arg);
+/* The same from its file. 0 or a negative errno; -ENOENT: the oldest go while a node is running. */
+int lin_run_read(struct lin_run *run, const char *dir, struct lin_segment_name name,
+                 lin_block_fn fn, void *arg);
 
 /* Whether the process that wrote the run still is: by its number, its start and the boot. */
 bool lin_run_is_alive(const struct lin_run *run);

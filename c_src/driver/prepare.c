@@ -290,20 +290,6 @@ static int close_run(struct lin_segment *segment, const struct lin_run *run,
     return result != 0 ? result : ended;
 }
 
-static int fold(const char *dir, struct lin_run *run, struct lin_segment_name name) {
-    char path[PATH_MAX];
-    void *data = NULL;
-    size_t bytes;
-    if (!lin_segment_path(path, sizeof path, dir, name))
-        return -ENAMETOOLONG;
-    int result = lin_file_read(path, &data, &bytes);
-    if (result != 0)
-        return result;
-    lin_run_segment(run, name.no, data, bytes, NULL, NULL);
-    free(data);
-    return 0;
-}
-
 /* Ours too, when it is not the one that is being made: nobody else writes here. */
 static bool is_dead(const struct lin_run *run) {
     return run->head.rings != 0 && run->end == 0 &&
@@ -319,11 +305,11 @@ static bool recover_run(const struct lin_recorder *recorder, const struct lin_se
     if (run == NULL)
         return false;
     lin_run_init(run, names[0].run);
-    fold(dir, run, names[count - 1]);
+    lin_run_read(run, dir, names[count - 1], NULL, NULL);
     if (is_dead(run)) {
         lin_run_init(run, names[0].run);
         for (size_t i = 0; i < count; i++)
-            fold(dir, run, names[i]);
+            lin_run_read(run, dir, names[i], NULL, NULL);
         dead = is_dead(run);
     }
     if (dead) {

@@ -7,21 +7,17 @@
 
 static int each_segment(const struct options *options, const struct lin_segment_name *names,
                         size_t count, struct lin_run *run, lin_block_fn fn, void *arg) {
-    char path[4096];
     for (size_t i = 0; i < count; i++) {
-        void *data = NULL;
-        size_t bytes;
-        if (names[i].run != run->id || !lin_segment_path(path, sizeof path, options->dir, names[i]))
+        if (names[i].run != run->id)
             continue;
-        int result = lin_file_read(path, &data, &bytes);
+        int result = lin_run_read(run, options->dir, names[i], fn, arg);
         if (result == -ENOENT) /* the oldest go while a node is running */
             continue;
         if (result != 0) {
-            fprintf(stderr, "lineage-journal: %s: %s\n", path, strerror(-result));
+            fprintf(stderr, "lineage-journal: %s/" LIN_SEGMENT_NAME ": %s\n", options->dir,
+                    (unsigned long long)names[i].run, (unsigned)names[i].no, strerror(-result));
             return result;
         }
-        lin_run_segment(run, names[i].no, data, bytes, fn, arg);
-        free(data);
     }
     return 0;
 }

@@ -7,17 +7,12 @@
 #include <math.h>
 #include <time.h>
 
-struct probes {
-    struct census_bpf *bpf;
-    struct bpf_link *births, *deaths;
-};
-
 /* Nothing is told by this iterator: it looks for the node. */
 static void ignore(void *arg, const void *data) { (void)arg, (void)data; }
 
-int census_load(const struct target *target, const struct options *telling,
-                struct census_bpf **out) {
-    struct census_bpf *bpf = *out = census_bpf__open();
+int census_load(struct census_probes *probes, const struct target *target,
+                const struct options *telling) {
+    struct census_bpf *bpf = probes->bpf = census_bpf__open();
     char nothing[64];
     if (bpf == NULL)
         return kernel_refused("open the census's programs", -errno);
@@ -32,7 +27,7 @@ int census_load(const struct target *target, const struct options *telling,
     return error == 0 ? 0 : kernel_refused("load the census's programs", error);
 }
 
-static int attach(struct probes *probes, const struct target *target) {
+int census_attach(struct census_probes *probes, const struct target *target) {
     int status = kernel_uprobe(probes->bpf->progs.create_returns, target, "erl_create_process",
                                true, false, &probes->births);
     if (status != 0)
@@ -41,14 +36,19 @@ static int attach(struct probes *probes, const struct target *target) {
                          &probes->deaths);
 }
 
-static void detach(struct probes *probes) {
+void census_detach(struct census_probes *probes) {
     bpf_link__destroy(probes->births);
     bpf_link__destroy(probes->deaths);
     probes->births = probes->deaths = NULL;
 }
 
-static uint64_t dropped(const struct probes *probes) {
-    return kernel_missed(probes->bpf->progs.create_returns) +
+void census_close(struct census_probes *probes) {
+    census_detach(probes);
+    census_bpf__destroy(probes->bpf);
+}
+
+uint64_t census_dropped(const struct census_probes *probes) {
+    return probes->bpf->bss->dropped + kernel_missed(probes->bpf->progs.create_returns) +
            kernel_missed(probes->bpf->progs.exits);
 }
 
@@ -80,7 +80,7 @@ static double rate_error(const struct rate *rate) {
 }
 
 struct sampling {
-    struct probes *probes;
+    struct census_probes *probes;
     const struct target *target;
     double percent;
     struct rate births, deaths;
@@ -100,7 +100,7 @@ static void sample(void *arg) {
     if (target_ended(sampling->target))
         return;
     uint64_t births = counts->births, deaths = counts->deaths;
-    sampling->status = attach(sampling->probes, sampling->target);
+    sampling->status = census_attach(sampling->probes, sampling->target);
     if (sampling->status == 0) {
         uint64_t from = probe_now_ns();
         counts->counting = true;
@@ -110,7 +110,7 @@ static void sample(void *arg) {
         rate_add(&sampling->births, counts->births - births, seconds);
         rate_add(&sampling->deaths, counts->deaths - deaths, seconds);
     }
-    detach(sampling->probes);
+    census_detach(sampling->probes);
     *sampling->stop = sampling->status != 0;
     sleep_ms(*sampling->stop ? 0 : 1000 - 10 * sampling->percent);
 }
@@ -150,15 +150,15 @@ static void print_counts(const struct options *options, const struct window *win
 }
 
 static int count(const struct options *options, const struct target *target,
-                 struct probes *probes) {
+                 struct census_probes *probes) {
     struct sampling sampling = {.probes = probes, .target = target, .percent = options->sample};
     struct window window = {.target = target, .command = "census", .seconds = options->seconds};
     /* Also before sampling: what cannot be is said at once. */
-    int status = attach(probes, target);
+    int status = census_attach(probes, target);
     if (status != 0)
         return status;
     if (options->sample > 0) {
-        detach(probes);
+        census_detach(probes);
         window.each = sample;
         sampling.stop = &window.stop;
         window.arg = &sampling;
@@ -170,28 +170,22 @@ static int count(const struct options *options, const struct target *target,
     if (sampling.status != 0 && window.end == WINDOW_STOPPED)
         return sampling.status;
     if (options->sample > 0)
-        print_sampled(options, &window, &sampling, dropped(probes));
+        print_sampled(options, &window, &sampling, census_dropped(probes));
     else
-        print_counts(options, &window, probes->bpf->bss, dropped(probes));
+        print_counts(options, &window, probes->bpf->bss, census_dropped(probes));
     return 0;
 }
 
 int census_command(const void *given) {
     const struct options *options = given;
     struct target target;
-    struct probes probes = {0};
-    window_catch_signals();
-    int status = target_open(options, &target);
+    struct census_probes probes = {0};
+    int status = probe_open(options, &target);
     if (status == 0)
-        status = kernel_allows();
-    if (status != 0)
-        goto cleanup;
-    status = census_load(&target, NULL, &probes.bpf);
+        status = census_load(&probes, &target, NULL);
     if (status == 0)
         status = count(options, &target, &probes);
-cleanup:
-    detach(&probes);
-    census_bpf__destroy(probes.bpf);
+    census_close(&probes);
     target_close(&target);
     return status;
 }

@@ -80,7 +80,7 @@ static bool deadly(const struct target *target) {
 #endif
 }
 
-int kernel_allows(void) {
+static int kernel_allows(void) {
     libbpf_set_print(hear);
     libbpf_set_strict_mode(LIBBPF_STRICT_ALL);
     if (access("/sys/kernel/btf/vmlinux", R_OK) != 0) {
@@ -167,12 +167,18 @@ static volatile sig_atomic_t signalled;
 
 static void catch (int signal) { signalled = signal; }
 
-void window_catch_signals(void) {
+static void catch_signals(void) {
     struct sigaction action = {.sa_handler = catch};
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
     sigaction(SIGHUP, &action, NULL);
     signal(SIGPIPE, SIG_IGN); /* who reads it has gone: what was begun is ended properly */
+}
+
+int probe_open(const struct options *options, struct target *target) {
+    catch_signals();
+    int status = target_open(options, target);
+    return status == 0 ? kernel_allows() : status;
 }
 
 static bool is_over(struct window *window) {

@@ -513,10 +513,7 @@ int ospids_command(const void *given) {
     const struct options *options = given;
     struct target target;
     struct watch watch = {.options = options, .target = &target, .feed = {.fd = -1}};
-    window_catch_signals();
-    int status = target_open(options, &target);
-    if (status == 0)
-        status = kernel_allows();
+    int status = probe_open(options, &target);
     if (status == 0)
         status = load(&watch);
     if (status == 0)

@@ -55,8 +55,9 @@ bool target_ended(const struct target *target);
 /* "node NAME (PID)", or "PID". */
 const char *target_text(const struct target *target);
 
-/* Whether this kernel runs such programs, and for us. */
-int kernel_allows(void);
+/* What each command begins with: the node, whether this kernel runs such programs and for us, and
+ * signals that end a window. target_close also after a failure. */
+int probe_open(const struct options *options, struct target *target);
 /* Why the last thing that libbpf was asked for failed; prints. */
 int kernel_refused(const char *what, int error);
 /* A uprobe on a function of the VM. Prints; but not EXIT_SYMBOLS and EXIT_PRIVILEGE of
@@ -86,7 +87,6 @@ struct window {
 
 /* Says on stderr that it begins, and comes back when the window has ended. */
 void window_watch(struct window *window);
-void window_catch_signals(void);
 double window_seconds(const struct window *window);
 /* The fields that each command's JSON begins with, without the closing brace; or a line of text. */
 void window_print(const struct window *window, bool json);
@@ -96,10 +96,19 @@ uint64_t probe_now_ns(void);
 void plain_text(char *text, size_t room);
 
 /* The programs of the census; `telling`: each birth and death is told, with room as these options
- * say. */
+ * say. Those that return int print. */
 struct census_bpf;
-int census_load(const struct target *target, const struct options *telling,
-                struct census_bpf **out);
+struct census_probes {
+    struct census_bpf *bpf;
+    struct bpf_link *births, *deaths;
+};
+int census_load(struct census_probes *probes, const struct target *target,
+                const struct options *telling);
+int census_attach(struct census_probes *probes, const struct target *target);
+void census_detach(struct census_probes *probes);
+void census_close(struct census_probes *probes);
+/* What the kernel could not count, or tell. */
+uint64_t census_dropped(const struct census_probes *probes);
 
 /* The commands: they return an exit status. */
 int census_command(const void *options);

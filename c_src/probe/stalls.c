@@ -159,8 +159,7 @@ static void read_mapping(struct watch *watch, const char *line) {
         (struct mapping){from, to, common ? 0 : library_of(watch, base)};
 }
 
-/* What is loaded meanwhile is seen, too. Larger ranges first would be nothing gained: they do not
- * overlap. */
+/* What is loaded meanwhile is seen, too. */
 static void read_mappings(struct watch *watch) {
     char path[64], line[1024];
     snprintf(path, sizeof path, "/proc/%d/maps", (int)watch->target->pid);
@@ -233,8 +232,8 @@ static const char *what_of(const struct watch *watch, const struct lin_stall *st
     }
 }
 
-static void print_text(const struct watch *watch, const struct thread *thread,
-                       const struct lin_stall *stall, const char *what, const char *by) {
+static void print_text(const struct thread *thread, const struct lin_stall *stall, const char *what,
+                       const char *by) {
     struct timespec now;
     struct tm tm;
     char when[32];
@@ -259,7 +258,6 @@ static void print_text(const struct watch *watch, const struct thread *thread,
     else
         printf("  in %s%s%s", what, by != NULL ? ", called by " : "", by != NULL ? by : "");
     putchar('\n');
-    (void)watch;
 }
 
 static void print_json(const struct thread *thread, const struct lin_stall *stall, const char *what,
@@ -316,7 +314,7 @@ static void report(struct watch *watch, const struct lin_stall *stall) {
     if (watch->options->json)
         print_json(thread, stall, what, by);
     else
-        print_text(watch, thread, stall, what, stall->kind == LIN_STALL_BUSY ? NULL : by);
+        print_text(thread, stall, what, stall->kind == LIN_STALL_BUSY ? NULL : by);
     if (watch->feed.fd >= 0)
         feed_stall(watch, thread, stall, what, by);
 }
@@ -466,10 +464,7 @@ int stalls_command(const void *given) {
     if (watch == NULL)
         return EXIT_FAILURE;
     *watch = (struct watch){.options = options, .target = &target, .feed = {.fd = -1}};
-    window_catch_signals();
-    int status = target_open(options, &target);
-    if (status == 0)
-        status = kernel_allows();
+    int status = probe_open(options, &target);
     if (status == 0)
         status = load(watch);
     if (status == 0)

@@ -113,23 +113,6 @@ static void take_left(struct lineage_side *side, const struct lin_left *left) {
     side->missing += left->untold + left->between;
 }
 
-static int fold(const char *dir, struct lin_run *run, struct lin_segment_name name, lin_block_fn fn,
-                void *arg) {
-    char path[4096];
-    void *data = NULL;
-    size_t bytes = 0;
-    if (!lin_segment_path(path, sizeof path, dir, name))
-        return -ENAMETOOLONG;
-    int result = lin_file_read(path, &data, &bytes);
-    if (result == -ENOENT) /* the oldest go while a node is running */
-        return 0;
-    if (result != 0)
-        return result;
-    lin_run_segment(run, name.no, data, bytes, fn, arg);
-    free(data);
-    return 0;
-}
-
 /* Written by this very process, and not by one that had its number before. */
 static bool is_of(const struct target *target, const struct lin_block_run *head) {
     uint8_t boot[16];
@@ -138,40 +121,59 @@ static bool is_of(const struct target *target, const struct lin_block_run *head)
            memcmp(boot, head->boot_id, sizeof boot) == 0 && head->os_start == target->started;
 }
 
-/* The node's newest run in the directory, read whole into `side` (NULL: its head only). */
-static int read_run(const char *dir, const struct target *target, struct lin_run *run,
-                    struct lineage_side *side) {
-    struct lin_segment_name *names;
-    size_t count;
-    int result = lin_scan_list(dir, &names, &count);
-    bool found = false;
-    for (size_t i = 0; result == 0 && i < count; i++) {
+/* The newest run of the node, of which the first segment and the last are read. */
+static int find_run(const struct target *target, const char *dir,
+                    const struct lin_segment_name *names, size_t count, struct lin_run *run) {
+    int result = -ENOENT;
+    for (size_t first = 0, end; first < count; first = end) {
         struct lin_run this;
-        if (i != 0 && names[i].run == names[i - 1].run)
-            continue;
-        lin_run_init(&this, names[i].run);
-        result = fold(dir, &this, names[i], NULL, NULL);
-        bool ours = is_of(target, &this.head);
-        if (ours && (!found || this.from_wall_ns >= run->from_wall_ns)) {
+        for (end = first; end < count && names[end].run == names[first].run;)
+            end++;
+        lin_run_init(&this, names[first].run);
+        int read = lin_run_read(&this, dir, names[first], NULL, NULL);
+        if (read == 0 && is_of(target, &this.head) && end - first > 1)
+            read = lin_run_read(&this, dir, names[end - 1], NULL, NULL);
+        if (read != 0 && read != -ENOENT)
+            return read;
+        if (is_of(target, &this.head) && (result != 0 || this.from_wall_ns >= run->from_wall_ns)) {
             *run = this;
-            found = true;
+            result = 0;
         }
     }
-    uint64_t id = found ? run->id : 0;
-    if (found)
-        lin_run_init(run, id);
-    for (size_t i = 0; found && result == 0 && i < count; i++)
-        if (names[i].run == id)
-            result = fold(dir, run, names[i], side == NULL ? NULL : take_block, side);
+    return result;
+}
+
+static int read_run(const char *dir, const struct lin_segment_name *names, size_t count,
+                    struct lin_run *run, struct lineage_side *side) {
+    uint64_t id = run->id;
+    lin_run_init(run, id);
+    for (size_t i = 0; i < count; i++) {
+        int result = names[i].run == id ? lin_run_read(run, dir, names[i], take_block, side) : 0;
+        if (result != 0 && result != -ENOENT) /* the oldest go while a node is running */
+            return result;
+    }
+    return 0;
+}
+
+/* `side` NULL: only that it is there. */
+static int read_journal(const struct options *options, const struct target *target,
+                        struct lin_run *run, struct lineage_side *side) {
+    struct lin_segment_name *names;
+    size_t count;
+    int result = lin_scan_list(options->journal, &names, &count);
+    if (result == 0)
+        result = find_run(target, options->journal, names, count, run);
+    if (result == 0 && side != NULL)
+        result = read_run(options->journal, names, count, run, side);
     free(names);
-    return result != 0 ? result : found ? 0 : -ENOENT;
+    return result;
 }
 
 static int read_lineage(const struct options *options, const struct target *target,
                         struct lineage_side *side) {
     struct lin_run run;
     struct lin_left left;
-    int result = read_run(options->journal, target, &run, side);
+    int result = read_journal(options, target, &run, side);
     side->cut = result == 0 && run.first_segment != 0 && run.from_ticks > side->from.ticks;
     /* What a node that is running has in its rings now came behind the window. */
     if (result == 0 && target_ended(target) && lin_left_read(&run, &left) == 0) {
@@ -184,14 +186,13 @@ static int read_lineage(const struct options *options, const struct target *targ
 /* Before the window: that there is a journal to compare with. */
 static int journal_is_there(const struct options *options, const struct target *target) {
     struct lin_run run;
-    int result = read_run(options->journal, target, &run, NULL);
+    int result = read_journal(options, target, &run, NULL);
     if (result == 0 && run.end == 0)
         return 0;
     if (result == 0 || result == -ENOENT)
         fprintf(stderr,
                 "lineage-probe: %s is not recorded in %s: attach Lineage there with journal, and "
-                "name that "
-                "directory.\n",
+                "name that directory.\n",
                 target_text(target), options->journal);
     else
         fprintf(stderr, "lineage-probe: the journal in %s cannot be read: %s.\n", options->journal,
@@ -305,24 +306,19 @@ static void settle(const struct target *target, uint64_t since_ns) {
 struct watch {
     struct kernel_side kernel;
     struct lineage_side lineage;
-    struct census_bpf *bpf;
-    struct bpf_link *births, *deaths;
+    struct census_probes probes;
     struct ring_buffer *ring;
 };
 
 static int load(struct watch *watch, const struct options *options, const struct target *target) {
-    int status = census_load(target, options, &watch->bpf);
+    int status = census_load(&watch->probes, target, options);
     if (status != 0)
         return status;
-    watch->ring = ring_buffer__new(bpf_map__fd(watch->bpf->maps.seen), take, &watch->kernel, NULL);
+    watch->ring =
+        ring_buffer__new(bpf_map__fd(watch->probes.bpf->maps.seen), take, &watch->kernel, NULL);
     if (watch->ring == NULL)
         return kernel_refused("share memory with the probe", -errno);
-    status = kernel_uprobe(watch->bpf->progs.create_returns, target, "erl_create_process", true,
-                           false, &watch->births);
-    if (status != 0)
-        return status;
-    return kernel_uprobe(watch->bpf->progs.exits, target, "erts_do_exit_process", false, false,
-                         &watch->deaths);
+    return census_attach(&watch->probes, target);
 }
 
 struct full {
@@ -337,7 +333,7 @@ static void stop_when_full(void *arg) {
 
 static int watch_and_compare(struct watch *watch, const struct options *options,
                              const struct target *target) {
-    struct census_bpf__bss *counts = watch->bpf->bss;
+    struct census_bpf__bss *counts = watch->probes.bpf->bss;
     struct window window = {
         .target = target, .command = "verify", .seconds = options->seconds, .ring = watch->ring};
     window.each = stop_when_full;
@@ -378,9 +374,7 @@ static int watch_and_compare(struct watch *watch, const struct options *options,
         return EXIT_FAILURE;
     }
     struct outcome outcome =
-        conclude(&window, &watch->kernel, &watch->lineage,
-                 counts->dropped + kernel_missed(watch->bpf->progs.create_returns) +
-                     kernel_missed(watch->bpf->progs.exits));
+        conclude(&window, &watch->kernel, &watch->lineage, census_dropped(&watch->probes));
     print(options, &window, &outcome);
     return outcome.explained ? 0 : EXIT_FAILURE;
 }
@@ -389,20 +383,15 @@ int verify_command(const void *given) {
     const struct options *options = given;
     struct target target;
     struct watch watch = {.ring = NULL};
-    window_catch_signals();
-    int status = target_open(options, &target);
-    if (status == 0)
-        status = kernel_allows();
+    int status = probe_open(options, &target);
     if (status == 0)
         status = journal_is_there(options, &target);
     if (status == 0)
         status = load(&watch, options, &target);
     if (status == 0)
         status = watch_and_compare(&watch, options, &target);
-    bpf_link__destroy(watch.births);
-    bpf_link__destroy(watch.deaths);
     ring_buffer__free(watch.ring);
-    census_bpf__destroy(watch.bpf);
+    census_close(&watch.probes);
     struct list *lists[] = {&watch.kernel.births, &watch.kernel.deaths, &watch.lineage.births,
                             &watch.lineage.deaths};
     for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++)
