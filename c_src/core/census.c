@@ -556,11 +556,11 @@ bool lin_census_flag(struct lin_census *census, uint64_t pid, uint32_t set, uint
     struct lin_record *record = acquire(census, pid, &entry, &value);
     if (record == NULL)
         return false;
-    uint32_t flags = (GET(record->flags) | set) & ~clear_bits;
+    uint32_t former = GET(record->flags), flags = (former | set) & ~clear_bits;
     write_begin(record);
     SET(record->flags, flags);
     write_end(record);
-    if (((set | clear_bits) & LIN_CLASSES) != 0)
+    if (((former ^ flags) & LIN_CLASSES) != 0) /* classes are told again each second */
         tap_flags(record, flags);
     lin_index_unlock(entry, value);
     return true;
@@ -576,7 +576,8 @@ bool lin_census_scope(struct lin_census *census, uint64_t pid, uint32_t scope, u
     write_begin(record);
     SET(record->scope, scope);
     write_end(record);
-    tap_flags(record, GET(record->flags));
+    if (*former != scope)
+        tap_flags(record, GET(record->flags));
     lin_index_unlock(entry, value);
     return true;
 }

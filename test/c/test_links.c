@@ -264,6 +264,9 @@ Test(tap, what_erlang_corrects) {
     lin_census_flag(census, pid, LIN_CLASS_HOST, 0);
     lin_census_flag(census, pid, LIN_F_TOLD, 0);
     lin_census_scope(census, pid, 7, &former);
+    lin_census_flag(census, pid, LIN_CLASS_HOST, 0); /* what was so is no event */
+    lin_census_flag(census, pid, 0, LIN_CLASS_ROOT);
+    lin_census_scope(census, pid, 7, &former);
     lin_census_set_guardian(census, pid, fake_pid(9));
     cr_assert_eq(events, 3);
     is(0, LIN_EV_FLAGS, pid, 1, LIN_CLASS_HOST, 0);
