@@ -6,7 +6,7 @@
 
 -export([on_peer/1, storm_size/0, in_parallel/2, rough/1, same_sets/1, wait_for/1]).
 -export([all/0, groups/0, init_per_testcase/2, end_per_testcase/2]).
--export([storm/1, rough_storm/1, cycles/1, second_attach/1, bad_options/1, caller_dies/1, session_dies/1,
+-export([storm/1, rough_storm/1, cycles/1, second_attach/1, bad_options/1, many_listed/1, caller_dies/1, session_dies/1,
          detach_while_attaching/1, existing_processes/1, big_supervisor/1, listed_names/1, yield_to_dbg/1,
          yielder_dies/1, dbg_takes_the_hook/1, flags_cleared/1, set_on_spawn/1, another_tracer_first/1, tracer_ends/1,
          tracees_of_another/1, fuse_time/1, fuse_rate/1, sensitive/1, upgrade_refused/1, nif_missing/1,
@@ -18,7 +18,7 @@
 -export([log/2]).
 
 all() ->
-    [storm, rough_storm, cycles, memory_full, nif_missing, second_attach, bad_options, caller_dies,
+    [storm, rough_storm, cycles, memory_full, nif_missing, second_attach, bad_options, many_listed, caller_dies,
      session_dies, detach_while_attaching, existing_processes, big_supervisor, listed_names, fuse_time,
      fuse_rate, sensitive, upgrade_refused, application_stops, not_attached, flags_are_gone,
      exact_monitors, exact_monitors_cleared] ++
@@ -158,6 +158,14 @@ bad_options(_Config) ->
                              {supervisors, [{a, b, 256}]}, {progress, 1}, {colour, blue}]],
     {error, {bad_options, _}} = lineage:attach([{exits, all}]),
     {error, {bad_option, _}} = lineage:attach(#{hosts => [a | b]}).
+
+%% As many as may be given have room.
+many_listed(_Config) ->
+    Listed = fun(List, Many) -> [{list_to_atom(atom_to_list(List) ++ integer_to_list(N)), f, '_'} || N <- lists:seq(1, Many)] end,
+    {error, {bad_option, Sentence}} = lineage:attach(#{hosts => Listed(hosts, 51)}),
+    ?assertMatch({_, _}, binary:match(Sentence, <<"at most 50">>)),
+    {ok, _} = lineage:attach(maps:from_list([{List, Listed(List, 50)} || List <- [runtime, hosts, services, supervisors]])),
+    ok = lineage:detach().
 
 caller_dies(_Config) ->
     wait_for(spawn_monitor(fun() -> {ok, _} = lineage:attach() end)),

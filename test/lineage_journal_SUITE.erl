@@ -6,15 +6,15 @@
 -include_lib("stdlib/include/assert.hrl").
 
 -export([all/0, init_per_suite/1, end_per_suite/1, init_per_testcase/2, end_per_testcase/2]).
--export([options/1, records/1, kill/1, kill_quiet/1, rate/1, forest_at_death/1, recovery/1, recovery_of_oneself/1, torn_tail/1,
-         segments_alone/1, bound/1, lock/1, bad_dir/1, no_shm/1, disk_full/1, disk_hangs/1, port_killed_meanwhile/1, dir_removed/1, paused_costs_nobody/1,
+-export([options/1, records/1, kill/1, kill_quiet/1, rate/1, forest_at_death/1, recovery/1, recovery_of_oneself/1, killed_at_the_beginning/1, rings_of_another/1, killed_behind_the_end/1, read_while_running/1, torn_tail/1,
+         segments_alone/1, bound/1, later_runs/1, many_segments/1, lock/1, bad_dir/1, no_shm/1, disk_full/1, disk_hangs/1, port_killed_meanwhile/1, killed_in_attach/1, dir_removed/1, dir_removed_for_good/1, paused_costs_nobody/1,
          kill_while_paused/1, session_crash/1, port_killed/1, port_closed/1, cycles/1, stops_with_the_node/1, scopes_and_places/1,
          fsync/1, foreign_parents/1]).
 -export([run/3, tree/1, init/1, named_early/0]).
 
 all() ->
-    [options, records, kill, kill_quiet, rate, forest_at_death, recovery, recovery_of_oneself, torn_tail, segments_alone,
-     bound, lock, bad_dir, no_shm, disk_full, disk_hangs, port_killed_meanwhile, dir_removed, paused_costs_nobody, kill_while_paused, session_crash, port_killed,
+    [options, records, kill, kill_quiet, rate, forest_at_death, recovery, recovery_of_oneself, killed_at_the_beginning, rings_of_another,
+     killed_behind_the_end, read_while_running, torn_tail, segments_alone, bound, later_runs, many_segments, lock, bad_dir, no_shm, disk_full, disk_hangs, port_killed_meanwhile, killed_in_attach, dir_removed, dir_removed_for_good, paused_costs_nobody, kill_while_paused, session_crash, port_killed,
      port_closed, cycles, stops_with_the_node, scopes_and_places, fsync, foreign_parents].
 
 -define(WORKERS, 2).
@@ -193,7 +193,7 @@ births(Count, Fun) ->
 options(_Config) ->
     Bad = [#{}, 1, foo, [], <<>>, "", [0], <<0>>, #{dir => 1}, #{dir => "/tmp/x", max_bytes => 1}, #{dir => "/tmp/x", segment_bytes => 1},
            #{dir => "/tmp/x", fsync => sometimes}, #{dir => "/tmp/x", fsync => {every, 0}}, #{dir => "/tmp/x", what => 1},
-           #{dir => "/tmp/x", max_bytes => 16 * ?MIB}, #{dir => lists:duplicate(5000, $a)}, #{max_bytes => 1 bsl 30}, [1 bsl 40]],
+           #{dir => "/tmp/x", max_bytes => 16 * ?MIB}, #{dir => "/tmp/x", segment_bytes => ?MIB, max_bytes => 2 * ?MIB}, #{dir => lists:duplicate(5000, $a)}, #{max_bytes => 1 bsl 30}, [1 bsl 40]],
     [?assertMatch({Journal, {error, {bad_option, _}}}, {Journal, lineage:attach(#{journal => Journal})}) || Journal <- Bad],
     {error, {bad_option, Sentence}} = lineage:attach(#{journal => "/tmp/x", exits => suspects}),
     ?assertMatch({_, _}, binary:match(Sentence, <<"exits">>)),
@@ -369,6 +369,67 @@ recovery_of_oneself(Config) ->
     [#{run := Run, gaps := 0}, #{fate := <<"detached">>}] = info(Config),
     [{100, 100}] = told(Config, binary_to_list(Run), [Parent]).
 
+%% A run with some events that is killed. Its files, in order, and the file of its rings.
+killed(Config) ->
+    Dir = proplists:get_value(dir, Config),
+    Peer = start(Config),
+    attach(Peer, Dir),
+    _ = storm(Peer, 20000),
+    await_births(Peer, 2000),
+    kill_node(Peer),
+    [Rings] = rings(Config),
+    {lists:sort(filelib:wildcard(Dir ++ "/*.journal")), Rings}.
+
+ended(Notes) ->
+    length([1 || Note <- Notes, binary:match(Note, <<"ended at">>) =/= nomatch]).
+
+%% Of its newest segment nothing is in the file yet.
+killed_at_the_beginning(Config) ->
+    {[Segment], Rings} = killed(Config),
+    [#{events := Events, in_rings := InRings}] = info(Config),
+    ok = file:write_file(string:replace(Segment, "-000000.", "-000001."), <<>>),
+    {ok, #{notes := Notes}} = lineage:attach(#{journal => proplists:get_value(dir, Config)}),
+    lineage:detach(),
+    ?assertEqual(1, ended(Notes)),
+    ?assertMatch([#{fate := <<"died">>, events := All, in_rings := 0} | _] when All =:= Events + InRings, info(Config)),
+    ?assertNot(filelib:is_file(Rings)).
+
+%% A file that is not its rings stays, whatever a segment says.
+rings_of_another(Config) ->
+    {_, Rings} = killed(Config),
+    ok = file:write_file(Rings, <<"precious">>),
+    {ok, _} = lineage:attach(#{journal => proplists:get_value(dir, Config)}),
+    lineage:detach(),
+    ?assertEqual({ok, <<"precious">>}, file:read_file(Rings)),
+    forget_rings(Config).
+
+%% Its end was written, and its rings were not removed any more.
+killed_behind_the_end(Config) ->
+    Dir = proplists:get_value(dir, Config),
+    {_, Rings} = killed(Config),
+    {ok, Whole} = file:read_file(Rings),
+    {ok, _} = lineage:attach(#{journal => Dir}),
+    lineage:detach(),
+    ok = file:write_file(Rings, Whole),
+    {ok, #{notes := Notes}} = lineage:attach(#{journal => Dir}),
+    lineage:detach(),
+    ?assertEqual(0, ended(Notes)),
+    ?assertNot(filelib:is_file(Rings)).
+
+%% What the recorder writes while it is read is told once: reading so much takes longer than it lets things lie in the rings.
+read_while_running(Config) ->
+    Dir = proplists:get_value(dir, Config),
+    Peer = start(Config),
+    attach(Peer, Dir),
+    Storm = storm(Peer, infinity),
+    await_births(Peer, 300000),
+    Twice = " --json " ++ Dir ++ " | grep '\"exit\"\\|\"reason\"' | grep -o '\"pid\":\"[^\"]*\"' | sort | uniq -d | wc -l",
+    [?assertEqual({What, "0\n"}, {What, os:cmd(proplists:get_value(tool, Config) ++ " " ++ What ++ Twice)})
+     || What <- ["dump", "last -n 100000", "dump"]],
+    stop_storm(Peer, Storm),
+    ok = peer:call(Peer, lineage, detach, []),
+    peer:stop(Peer).
+
 %% What was not written in full is left out, and what is behind is found.
 torn_tail(Config) ->
     Dir = proplists:get_value(dir, Config),
@@ -442,6 +503,30 @@ bound(Config) ->
     ?assert(Bytes =< 5 * ?MIB andalso Segments =< 5),
     [#{run := Second, first_segment := Number}] = info(Config),
     ?assert(Number > 0 andalso First =/= Second).
+
+%% A clock that was set back: those of other runs go first, however late they say that they are.
+later_runs(Config) ->
+    Dir = proplists:get_value(dir, Config),
+    ok = file:make_dir(Dir),
+    Later = [filename:join(Dir, "lineage-fffffffffffffff0-00000" ++ [N] ++ ".journal") || N <- "012"],
+    [ok = file:write_file(File, binary:copy(<<0>>, ?MIB)) || File <- Later],
+    Peer = start(Config),
+    attach(Peer, #{dir => Dir, segment_bytes => ?MIB, max_bytes => 4 * ?MIB}),
+    Storm = storm(Peer, infinity),
+    await_births(Peer, 30000),
+    stop_storm(Peer, Storm),
+    ok = peer:call(Peer, lineage, detach, []),
+    peer:stop(Peer),
+    ?assertMatch([_, _ | _], filelib:wildcard(Dir ++ "/*.journal") -- Later),
+    ?assertNot(filelib:is_file(hd(Later))).
+
+%% Six digits are not all.
+many_segments(Config) ->
+    {[Segment], _} = killed(Config),
+    [#{events := Events}] = info(Config),
+    ok = file:rename(Segment, string:replace(Segment, "-000000.", "-1000000.")),
+    ?assertMatch([#{events := Events, first_segment := 1000000}], info(Config)),
+    forget_rings(Config).
 
 most(Peer, Dir, Births, Most) ->
     Size = lists:sum([filelib:file_size(File) || File <- filelib:wildcard(Dir ++ "/*.journal")]),
@@ -571,6 +656,23 @@ port_killed_meanwhile(Config) ->
         forget_rings(Config)
     end).
 
+%% The session dies while attach waits for the disk: the next one clears away what was open by then.
+killed_in_attach(Config) ->
+    with_frozen(Config, fun(Disk) ->
+        Peer = start(Config),
+        {ok, _} = peer:call(Peer, application, ensure_all_started, [lineage]),
+        "" = os:cmd("fsfreeze -f " ++ Disk),
+        call(Peer, fun() ->
+            spawn(fun() -> lineage:attach(#{journal => Disk ++ "/journal"}) end),
+            await_hanging(),
+            exit(whereis(lineage_session), kill)
+        end),
+        "" = os:cmd("fsfreeze -u " ++ Disk),
+        {ok, _} = call(Peer, fun() -> attach_again(#{journal => proplists:get_value(dir, Config)}) end),
+        ok = peer:call(Peer, lineage, detach, []),
+        peer:stop(Peer)
+    end).
+
 %% Until a thread of the node waits for the disk: the job that hangs.
 await_hanging() ->
     Waits = [Stat || Stat <- filelib:wildcard("/proc/self/task/*/stat"), {ok, Text} <- [file:read_file(Stat)],
@@ -593,12 +695,14 @@ disk_hangs(Config, Disk) ->
     %% Something to write, so that there is a job that hangs.
     _ = call(Peer, fun() -> births(1000) end),
     ok = peer:call(Peer, lineage, detach, [], 60000),
-    %% The port is there until the disk answers; until then there is no other.
-    {error, {pump_failed, _}} = peer:call(Peer, lineage, attach, [#{journal => proplists:get_value(base, Config) ++ "/other"}], 60000),
-    {ok, _} = peer:call(Peer, lineage, attach, [#{}], 60000),
+    %% The port is gone, and left the writer alone with the disk: another directory is as good as ever.
+    Other = proplists:get_value(base, Config) ++ "/other",
+    {ok, _} = peer:call(Peer, lineage, attach, [#{journal => Other}], 60000),
     ok = peer:call(Peer, lineage, detach, []),
     "" = os:cmd("fsfreeze -u " ++ Disk),
-    [#{run := Run, gaps := Gaps, missing_blocks := 0, damaged_bytes := 0} | _] = await_end(Here),
+    {ok, _} = call(Peer, fun() -> attach_unlocked(#{journal => Dir}) end),
+    ok = peer:call(Peer, lineage, detach, []),
+    [#{run := Run, gaps := Gaps, missing_blocks := 0, damaged_bytes := 0} | _] = info(Here),
     [?assert(Births =< B andalso Births + Gaps >= B)
      || {{Births, _}, {B, _, _, _}} <- lists:zip(told(Here, binary_to_list(Run), Workers), counts(Peer))],
     peer:stop(Peer).
@@ -615,10 +719,11 @@ await_more(Peer, Events) ->
         _ -> await_more(Peer, Events)
     end.
 
-await_end(Config) ->
-    case info(Config) of
-        [#{fate := <<"detached">>} | _] = Info -> Info;
-        _ -> await_end(Config)
+%% Until the writer that was left alone has let go of the directory.
+attach_unlocked(Options) ->
+    case lineage:attach(Options) of
+        {error, {journal_locked, _}} -> attach_unlocked(Options);
+        Answer -> Answer
     end.
 
 await_notes(Peer, Text) ->
@@ -649,6 +754,17 @@ dir_removed(Config) ->
     [?assert(Births + Gaps >= Last - First andalso Births =< Last)
      || {{Births, _}, {First, _, _, _}, {Last, _, _, _}} <- lists:zip3(told(Config, binary_to_list(Run), Workers), Begun, counts(Peer))],
     forget_rings(Config).
+
+%% And does not come again: nobody would find its rings.
+dir_removed_for_good(Config) ->
+    Dir = proplists:get_value(dir, Config),
+    {ok, _} = lineage:attach(#{journal => Dir}),
+    Rings = rings(Config),
+    ?assertMatch([_], Rings),
+    "" = os:cmd("rm -rf " ++ Dir),
+    _ = births(100),
+    lineage:detach(),
+    ?assertEqual([], [File || File <- Rings, filelib:is_file(File)]).
 
 %% A subscriber gets everything while nothing can be written.
 paused_costs_nobody(Config) ->

@@ -266,7 +266,7 @@ verify_cut(Config) ->
     Peer = start([]),
     Dir = proplists:get_value(base, Config) ++ "/journal",
     storm_waits(Peer, Config, 2, 40000),
-    attach(Peer, #{dir => Dir, segment_bytes => 1048576, max_bytes => 2097152}),
+    attach(Peer, #{dir => Dir, segment_bytes => 1048576, max_bytes => 3145728}),
     Port = begin_probe(Config, ["verify", "-p", os_pid(Peer), "--journal", Dir, "--json"]),
     storm(Config),
     {os_pid, OsPid} = erlang:port_info(Port, os_pid),

@@ -42,8 +42,7 @@
 #define LIN_BLOCK_MAX (1u << 20) /* a block, header included */
 #define LIN_JOURNAL_PATH 256     /* of the rings' file, with its 0 */
 #define LIN_JOURNAL_NODE 256
-/* A segment's name: run in 16 hex digits, number in 6 digits: they sort as they were written
- * within a run. */
+/* A segment's name: run in 16 hex digits, number in 6 digits, or more when they are used up. */
 #define LIN_SEGMENT_NAME "lineage-%016llx-%06u.journal"
 
 enum lin_block_type {

@@ -18,7 +18,7 @@
 
 #define LIN_MFA_SLOTS 16384u
 #define LIN_MFA_FULL (LIN_MFA_SLOTS / 4 * 3)
-#define LIN_MFA_WILDCARDS 64u
+#define LIN_MFA_WILDCARDS 256u
 #define LIN_ARITY_ANY UINT32_MAX
 
 struct lin_mfa {

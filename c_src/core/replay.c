@@ -551,6 +551,12 @@ static int judge(struct lin_replay *replay, uint32_t limit_log2) {
     return result;
 }
 
+/* Written twice: a write failed, and what it left could not be cut off. */
+static bool is_same(const struct placed *l, const struct placed *r) {
+    return l->ring == r->ring && l->position == r->position &&
+           memcmp(&l->event, &r->event, sizeof l->event) == 0;
+}
+
 int lin_replay_finish(struct lin_replay *replay, const struct lin_block_run *head,
                       const struct lin_replayed **out) {
     sort_texts(replay);
@@ -566,7 +572,8 @@ int lin_replay_finish(struct lin_replay *replay, const struct lin_block_run *hea
             take_census(replay);
             taken = true;
         }
-        apply(replay, &placed[i].event);
+        if (i == 0 || !is_same(&placed[i - 1], &placed[i]))
+            apply(replay, &placed[i].event);
     }
     if (!taken)
         take_census(replay);

@@ -21,7 +21,7 @@ static bool is_segment(const char *file, struct lin_segment_name *name) {
     unsigned long long run;
     unsigned no;
     char again[64];
-    if (sscanf(file, "lineage-%16llx-%6u.journal", &run, &no) != 2)
+    if (sscanf(file, "lineage-%16llx-%10u.journal", &run, &no) != 2)
         return false;
     snprintf(again, sizeof again, LIN_SEGMENT_NAME, run, no);
     *name = (struct lin_segment_name){.run = run, .no = no};
@@ -320,6 +320,14 @@ const struct lin_event *lin_left_at(const struct lin_left *left, uint32_t n, uin
     const struct lin_ring *ring = lin_ring_at(left->rings, n);
     const struct lin_event *event = &ring->event[position & (left->rings->capacity - 1)];
     return n == 0 && event->ticks == 0 ? NULL : event;
+}
+
+void lin_left_pass(struct lin_left *left, const struct lin_run *run) {
+    for (uint32_t n = 0; n < left->rings->count; n++) {
+        uint64_t read = run->position[n] < left->to[n] ? run->position[n] : left->to[n];
+        if (left->from[n] < read)
+            left->from[n] = read;
+    }
 }
 
 void lin_left_free(struct lin_left *left) {

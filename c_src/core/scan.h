@@ -74,6 +74,8 @@ struct lin_left {
 int lin_left_read(const struct lin_run *run, struct lin_left *out);
 /* The event at `position` of ring `n`; NULL: a place of ring 0 that was never filled. */
 const struct lin_event *lin_left_at(const struct lin_left *left, uint32_t n, uint64_t position);
+/* The run's segments were read once more: what they hold by now is not left. */
+void lin_left_pass(struct lin_left *left, const struct lin_run *run);
 void lin_left_free(struct lin_left *left);
 /* As lin_left_read does, from bytes that were read before. Takes `data`, when it returns 0. */
 int lin_left_init(const struct lin_run *run, void *data, size_t bytes, struct lin_left *out);

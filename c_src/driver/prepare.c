@@ -163,6 +163,10 @@ static int map_memory(size_t bytes, void **memory) {
     return *memory == MAP_FAILED ? -ENOMEM : 0;
 }
 
+static void rings_name(char *name, size_t room, uint64_t run) {
+    snprintf(name, room, "lineage-%u-%016llx.rings", (unsigned)geteuid(), (unsigned long long)run);
+}
+
 /* `why`: the errno for which they are in memory; 0: they are in a file. */
 static int make_rings(struct lin_recorder *recorder, const char *rings_dir, uint32_t count,
                       uint32_t capacity, int *why) {
@@ -171,8 +175,9 @@ static int make_rings(struct lin_recorder *recorder, const char *rings_dir, uint
     void *memory = NULL;
     if (bytes == 0)
         return -EINVAL;
-    int len = snprintf(run->rings_path, sizeof run->rings_path, "%s/lineage-%u-%016llx.rings",
-                       rings_dir, (unsigned)geteuid(), (unsigned long long)recorder->segment.id);
+    char name[64];
+    rings_name(name, sizeof name, recorder->segment.id);
+    int len = snprintf(run->rings_path, sizeof run->rings_path, "%s/%s", rings_dir, name);
     *why = len < 0 || (size_t)len >= sizeof run->rings_path
                ? ENAMETOOLONG
                : -map_file(run->rings_path, bytes, &memory);
@@ -296,6 +301,19 @@ static bool is_dead(const struct lin_run *run) {
            (run->head.os_pid == (uint32_t)getpid() || !lin_run_is_alive(run));
 }
 
+/* The file that a segment names is removed only when it is that run's rings, by what is in it and
+ * by its own name: whoever can write a segment could name any file. */
+static void remove_rings(const struct lin_run *run) {
+    char name[64];
+    struct lin_left left;
+    const char *base = strrchr(run->head.rings_path, '/');
+    rings_name(name, sizeof name, run->id);
+    if (base == NULL || strcmp(base + 1, name) != 0 || lin_left_read(run, &left) != 0)
+        return;
+    lin_left_free(&left);
+    lin_rings_unlink(&run->head);
+}
+
 /* Ends a dead run: its rings go into a segment of its own. True when there was one. */
 static bool recover_run(const struct lin_recorder *recorder, const struct lin_segment_name *names,
                         size_t count, struct remains *remains) {
@@ -306,7 +324,8 @@ static bool recover_run(const struct lin_recorder *recorder, const struct lin_se
         return false;
     lin_run_init(run, names[0].run);
     lin_run_read(run, dir, names[count - 1], NULL, NULL);
-    if (is_dead(run)) {
+    /* Without a head it was killed while it began that segment. */
+    if (is_dead(run) || run->head.rings == 0) {
         lin_run_init(run, names[0].run);
         for (size_t i = 0; i < count; i++)
             lin_run_read(run, dir, names[i], NULL, NULL);
@@ -318,10 +337,13 @@ static bool recover_run(const struct lin_recorder *recorder, const struct lin_se
         segment.run = run->head;
         segment.run.segment = run->last_segment + 1;
         segment.no = run->next_block;
+        segment.segment_bytes = 0; /* room is made for what is written: the evidence stays */
         *remains = (struct remains){.run = run->id, .wall_ns = run->to_wall_ns};
         memcpy(remains->node, run->head.node, sizeof remains->node);
         if (close_run(&segment, run, remains) == 0)
-            lin_rings_unlink(&run->head);
+            remove_rings(run);
+    } else if (run->end != 0) { /* its end was written, and then it was killed */
+        remove_rings(run);
     }
     free(run);
     return dead;

@@ -21,7 +21,10 @@ struct pump {
     struct lin_source *source; /* NULL until OPEN */
     struct lin_recorder *recorder;
     bool flushing;
+    uint64_t flushed_ns; /* when the last of it is waited for no longer */
 };
+
+#define FLUSH_NS 9000000000u /* lineage_pump.erl waits a little longer */
 
 enum { OPEN = 1, COUNTS, RECORDER = 10, RECORDER_LAST = 19 };
 
@@ -167,9 +170,12 @@ static bool finish(struct pump *pump) {
     }
     if (pump->recorder == NULL || lin_recorder_finish(pump->recorder))
         return true;
-    uint32_t ms = lin_recorder_turn(pump->recorder);
-    if (ms != 0)
-        driver_set_timer(pump->port, ms);
+    /* A disk that does not answer holds neither the port nor a node that halts: stop leaves the
+     * writer alone with it. */
+    uint64_t now = lin_clock_ns();
+    if (now >= pump->flushed_ns)
+        return true;
+    driver_set_timer(pump->port, (pump->flushed_ns - now) / 1000000 + 1);
     return false;
 }
 
@@ -189,6 +195,7 @@ static void step(struct pump *pump) {
 static void flush(void *port) {
     struct pump *pump = port;
     pump->flushing = true;
+    pump->flushed_ns = lin_clock_ns() + FLUSH_NS;
     if (pump->source == NULL) {
         driver_deq(pump->port, 1);
         return;

@@ -328,12 +328,17 @@ static int begin(struct lin_recorder *recorder) {
     say_again(&recorder->places);
     say_again(&recorder->scopes);
     erl_drv_mutex_unlock(recorder->lock);
-    result = say_census(recorder);
+    /* What was dropped before the census is told before it: its places are behind that. */
+    for (uint32_t n = 0; n < recorder->count && result == 0; n++)
+        result = tell_dropped(recorder, n, lin_clock_ticks());
+    if (result == 0)
+        result = say_census(recorder);
     if (result == 0)
         result = commit(recorder);
+    if (result == 0 || segment->bytes > segment->head)
+        segment->head = segment->bytes;
     if (result != 0)
         return result;
-    segment->head = segment->bytes;
     recorder->fresh = true;
     return 0;
 }
@@ -424,6 +429,9 @@ void lin_recorder_job(struct lin_recorder *recorder) {
         recorder->error = 0;
     else
         pause_recording(recorder, result);
+    /* Nothing of the run is kept: nobody would ever find its rings. */
+    if (result != 0 && recorder->finishing && !lin_segment_is_any(&recorder->segment))
+        lin_rings_unlink(&recorder->segment.run);
     note_stats(recorder);
 }
 

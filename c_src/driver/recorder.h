@@ -68,6 +68,8 @@ int lin_segment_begin(struct lin_segment *segment);
 int lin_segment_end(struct lin_segment *segment, bool keep);
 /* Whether the disk has room for a whole segment: a full one is not to be tried with less. */
 bool lin_segment_has_space(const struct lin_segment *segment);
+/* Whether any of the run's files is in the directory. */
+bool lin_segment_is_any(const struct lin_segment *segment);
 bool lin_segment_is_full(const struct lin_segment *segment);
 /* Syncs it `now`, or if the policy says so. */
 int lin_segment_sync(struct lin_segment *segment, bool now);

@@ -79,13 +79,26 @@ static uint64_t size_of(const struct lin_segment *segment, struct lin_segment_na
     return path_of(segment, name, path) && lstat(path, &stat) == 0 ? (uint64_t)stat.st_size : 0;
 }
 
+/* Those in `names` of its own run, or of others, from the first on, while there is too much. */
+static void remove_oldest(struct lin_segment *segment, const struct lin_segment_name *names,
+                          size_t count, bool own, uint64_t more) {
+    char path[PATH_MAX];
+    for (size_t i = 0; i < count && segment->others + more > segment->max_bytes; i++) {
+        uint64_t bytes = size_of(segment, names[i]);
+        if ((names[i].run == segment->id) != own || is_own(segment, names[i]) ||
+            !path_of(segment, names[i], path) || unlink(path) != 0)
+            continue;
+        segment->others -= bytes < segment->others ? bytes : segment->others;
+        segment->count--;
+    }
+}
+
 /*
- * Removes the oldest of the others, so that all and `more` bytes are within the bound. A run's
- * number is its time: they are listed by age.
+ * Removes the oldest of the others, so that all and `more` bytes are within the bound. Those of
+ * other runs are older, whatever the clock said: nobody else writes here.
  */
 static int make_room(struct lin_segment *segment, uint64_t more) {
     struct lin_segment_name *names;
-    char path[PATH_MAX];
     size_t count;
     int result = lin_scan_list(segment->dir, &names, &count);
     if (result != 0)
@@ -97,13 +110,8 @@ static int make_room(struct lin_segment *segment, uint64_t more) {
             segment->others += size_of(segment, names[i]);
             segment->count++;
         }
-    for (size_t i = 0; i < count && segment->others + more > segment->max_bytes; i++) {
-        uint64_t bytes = size_of(segment, names[i]);
-        if (is_own(segment, names[i]) || !path_of(segment, names[i], path) || unlink(path) != 0)
-            continue;
-        segment->others -= bytes < segment->others ? bytes : segment->others;
-        segment->count--;
-    }
+    remove_oldest(segment, names, count, false, more);
+    remove_oldest(segment, names, count, true, more);
     free(names);
     return 0;
 }
@@ -161,7 +169,7 @@ int lin_segment_begin(struct lin_segment *segment) {
         result = create(segment);
     if (result != 0)
         return result;
-    segment->bytes = segment->head = segment->used = segment->unsynced = 0;
+    segment->bytes = segment->used = segment->unsynced = 0;
     segment->first_no = segment->no;
     segment->synced_ns = lin_clock_ns();
     if (segment->fsync_ns != UINT64_MAX)
@@ -213,6 +221,18 @@ int lin_segment_end(struct lin_segment *segment, bool keep) {
         segment->count--;
     }
     return result;
+}
+
+bool lin_segment_is_any(const struct lin_segment *segment) {
+    struct lin_segment_name *names;
+    size_t count;
+    bool any = false;
+    if (lin_scan_list(segment->dir, &names, &count) != 0)
+        return false;
+    for (size_t i = 0; i < count && !any; i++)
+        any = names[i].run == segment->id;
+    free(names);
+    return any;
 }
 
 bool lin_segment_is_full(const struct lin_segment *segment) {

@@ -115,6 +115,8 @@ int dump_command(const void *given) {
     if (status == 0 && each_block(options, loaded.run, print_block, &dump) != 0)
         status = 1;
     const struct lin_left *left = &loaded.left;
+    if (status == 0 && loaded.has_left)
+        lin_left_pass(&loaded.left, loaded.run);
     for (uint32_t n = 0; status == 0 && loaded.has_left && n < left->rings->count; n++)
         for (uint64_t at = left->from[n]; at < left->to[n]; at++) {
             const struct lin_event *event = lin_left_at(left, n, at);

@@ -217,14 +217,14 @@ static bool draw_rest(struct forest *forest) {
 
 static void print_head(const struct forest *forest) {
     const struct loaded *loaded = forest->loaded;
-    char when[TEXT];
+    char node[TEXT], when[TEXT];
     uint32_t orphans = 0, own = 0;
     for (uint32_t i = 0; i < forest->count; i++) {
         own += (forest->live[i].entry.flags & LIN_CLASS_OWN) != 0;
         orphans += forest->live[i].orphan;
     }
     printf("%s%s at %s%s: %u processes live, %u orphans", colour(forest, "\033[1m"),
-           loaded->run->head.node, wall_text(when, wall_of(loaded->run, loaded->until)),
+           node_text(node, loaded->run), wall_text(when, wall_of(loaded->run, loaded->until)),
            colour(forest, "\033[0m"), (unsigned)(forest->count - own), (unsigned)orphans);
     if (forest->options->at == NULL)
         printf(" (%s)", loaded->fate == DIED      ? "when it died"

@@ -48,11 +48,11 @@ static void print_json(const struct lin_run *run, uint64_t left, uint64_t missin
 }
 
 static void print_plain(const struct lin_run *run, uint64_t left, uint64_t missing) {
-    char from[TEXT], to[TEXT], span[TEXT];
+    char node[TEXT], from[TEXT], to[TEXT], span[TEXT];
     uint64_t lasted =
         run->to_wall_ns > run->head.opened_wall_ns ? run->to_wall_ns - run->head.opened_wall_ns : 0;
     printf("run %016" PRIx64 "  %s  %s, OS process %u, OTP %u\n", run->id, fate_text(run),
-           run->head.node, run->head.os_pid, run->head.release);
+           node_text(node, run), run->head.os_pid, run->head.release);
     printf("  from %s to %s (%s)\n", wall_text(from, run->head.opened_wall_ns),
            wall_text(to, run->to_wall_ns), span_text(span, lasted));
     printf("  segments %u to %u, %" PRIu64 " blocks, %.1f MiB\n", run->first_segment,

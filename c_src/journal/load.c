@@ -163,8 +163,10 @@ int load_run(const struct options *options, struct loaded *loaded) {
                      ? -ENOMEM
                      : each_block(options, loaded->run, lin_replay_block, loaded->replay);
     if (result == 0) {
-        if (loaded->has_left)
+        if (loaded->has_left) {
+            lin_left_pass(&loaded->left, loaded->run);
             lin_replay_left(loaded->replay, &loaded->left);
+        }
         result = lin_replay_finish(loaded->replay, &loaded->run->head, &loaded->replayed);
     }
     if (result == 0)

@@ -20,9 +20,18 @@ static void add_told(char text[TEXT], const char *told, uint32_t len) {
         len = 200;
     for (uint32_t i = 0; i < len && have < TEXT - 1; i++) {
         unsigned char c = (unsigned char)told[i];
-        text[have++] = (char)(c < 0x20 || c == 0x7f ? '.' : c);
+        /* Of two bytes U+0080 to U+009F. */
+        bool control = c < 0x20 || c == 0x7f ||
+                       (c >= 0x80 && c < 0xa0 && i > 0 && (unsigned char)told[i - 1] == 0xc2);
+        text[have++] = (char)(control ? '.' : c);
     }
     text[have] = 0;
+}
+
+char *node_text(char text[TEXT], const struct lin_run *run) {
+    text[0] = 0;
+    add_told(text, run->head.node, (uint32_t)strlen(run->head.node));
+    return text;
 }
 
 static void add_atom(char text[TEXT], const struct loaded *loaded, uint64_t atom) {

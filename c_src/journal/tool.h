@@ -50,6 +50,7 @@ int each_block(const struct options *options, struct lin_run *run, lin_block_fn 
 
 /* text.c: into a buffer, which is returned. */
 #define TEXT 640
+char *node_text(char text[TEXT], const struct lin_run *run);
 char *pid_text(char text[TEXT], const struct loaded *loaded, uint64_t pid);
 char *atom_text(char text[TEXT], const struct loaded *loaded, uint64_t atom);
 char *call_text(char text[TEXT], const struct loaded *loaded, uint32_t id);

@@ -140,7 +140,8 @@ attach() ->
 %% <dt>`journal'</dt><dd>A directory, or `#{dir := Dir, max_bytes => 268435456, segment_bytes => 16777216, fsync => never}':
 %%   every event is recorded there, for `priv/lineage-journal', which shows the forest as it was when the node died, also by
 %%   kill -9. `exits' is then `all'. The directory is made if need be, and holds one node's journal. Its oldest segments go
-%%   when all would pass `max_bytes'. `fsync': `never', `segment' (when one is full) or `{every, Ms}'; a killed node loses
+%%   when all would pass `max_bytes', three times `segment_bytes' or more; a segment holds a census besides, some 70 bytes for each
+%%   process. `fsync': `never', `segment' (when one is full) or `{every, Ms}'; a killed node loses
 %%   nothing either way, a machine that loses power what was not synced.</dd>
 %% <dt>`max_bytes'</dt><dd>Bytes that the census may take, 256 MiB by default. Births beyond are counted as
 %%   `lost', and not recorded.</dd>

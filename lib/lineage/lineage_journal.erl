@@ -55,16 +55,16 @@ check(Given) when is_map(Given) ->
 check(Dir) ->
     check(#{dir => Dir}).
 
-bounded(#{max_bytes := Max, segment_bytes := Segment} = Options) when Max >= 2 * Segment -> {ok, Options};
-bounded(_) -> {error, "a map whose max_bytes is at least twice its segment_bytes (16 MiB unless told)"}.
+bounded(#{max_bytes := Max, segment_bytes := Segment} = Options) when Max >= 3 * Segment -> {ok, Options};
+bounded(_) -> {error, "a map whose max_bytes is at least three times its segment_bytes (16 MiB unless told)"}.
 
 wrong(dir, Dir) ->
     case name(Dir) of
         Name when is_binary(Name), byte_size(Name) =< ?MAX_DIR -> [];
         _ -> ["a directory (a string or a binary), or a map with one as dir"]
     end;
-wrong(max_bytes, N) when is_integer(N), N >= 2 * ?MIN_SEGMENT_BYTES, N < 1 bsl 62 -> [];
-wrong(max_bytes, _) -> ["a map whose max_bytes, if given, is a number of bytes, 2097152 or more"];
+wrong(max_bytes, N) when is_integer(N), N >= 3 * ?MIN_SEGMENT_BYTES, N < 1 bsl 62 -> [];
+wrong(max_bytes, _) -> ["a map whose max_bytes, if given, is a number of bytes, 3145728 or more"];
 wrong(segment_bytes, N) when is_integer(N), N >= ?MIN_SEGMENT_BYTES, N =< ?MAX_SEGMENT_BYTES -> [];
 wrong(segment_bytes, _) -> ["a map whose segment_bytes, if given, is a number of bytes, from 1048576 to 1073741824"];
 wrong(fsync, never) -> [];

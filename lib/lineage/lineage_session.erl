@@ -321,11 +321,22 @@ open(Options) ->
     case nif() of
         ok ->
             case lineage_hook:holder(?PATIENCE) of
-                none -> open_census(Options);
-                {lineage_nif, _Stale} -> open_census(Options);
+                none -> open_marked(Options);
+                {lineage_nif, _Stale} -> open_marked(Options);
                 Holder -> {error, {tracer_held, Holder}}
             end;
         Error ->
+            Error
+    end.
+
+%% Who comes after a session that died in here has something to clear away.
+open_marked(Options) ->
+    atomics:put(attached(), 1, 1),
+    case open_census(Options) of
+        {ok, St} ->
+            {ok, St};
+        Error ->
+            atomics:put(attached(), 1, 0),
             Error
     end.
 
@@ -411,7 +422,6 @@ nif_missing() ->
     {error, {nif_missing, Path, Reason}}.
 
 start_collecting(#st{hook = Hook, options = #{exits := Exits}, rules = Rules} = St) ->
-    atomics:put(attached(), 1, 1),
     Args = [self(), Hook, Exits, Rules],
     Collector = spawn_opt(?MODULE, collect, Args, [link, {min_heap_size, lineage_walk:room()}]),
     rows([{phase, {attaching, 0, 0}}]),

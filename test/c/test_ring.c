@@ -72,6 +72,8 @@ Test(ring, capacity_within_bytes) {
     cr_assert_eq(lin_rings_capacity(4, lin_rings_bytes(4, 16384) + 1), 16384);
     cr_assert_eq(lin_rings_capacity(4, SIZE_MAX), LIN_RING_MAX_CAPACITY);
     cr_assert_eq(lin_rings_capacity(LIN_RINGS_MAX + 1, SIZE_MAX), 0);
+    /* The most that lineage_pump.erl asks for. */
+    cr_assert_eq(lin_rings_capacity(247, 32u << 20), LIN_RING_MIN_CAPACITY);
 }
 
 Test(ring, claims_each_once_then_the_shared_one) {
