@@ -164,6 +164,8 @@ many_listed(_Config) ->
     Listed = fun(List, Many) -> [{list_to_atom(atom_to_list(List) ++ integer_to_list(N)), f, '_'} || N <- lists:seq(1, Many)] end,
     {error, {bad_option, Sentence}} = lineage:attach(#{hosts => Listed(hosts, 51)}),
     ?assertMatch({_, _}, binary:match(Sentence, <<"at most 50">>)),
+    {ok, _} = lineage:attach(#{hosts => [{M, F, 0} || {M, F, _} <- Listed(hosts, 200)]}),
+    ok = lineage:detach(),
     {ok, _} = lineage:attach(maps:from_list([{List, Listed(List, 50)} || List <- [runtime, hosts, services, supervisors]])),
     ok = lineage:detach().
 

@@ -670,6 +670,9 @@ killed_in_attach(Config) ->
         "" = os:cmd("fsfreeze -u " ++ Disk),
         {ok, _} = call(Peer, fun() -> attach_again(#{journal => proplists:get_value(dir, Config)}) end),
         ok = peer:call(Peer, lineage, detach, []),
+        %% Nor does the lock stay that was got for nobody.
+        {ok, _} = call(Peer, fun() -> attach_unlocked(#{journal => Disk ++ "/journal"}) end),
+        ok = peer:call(Peer, lineage, detach, []),
         peer:stop(Peer)
     end).
 

@@ -163,8 +163,8 @@ static int map_memory(size_t bytes, void **memory) {
     return *memory == MAP_FAILED ? -ENOMEM : 0;
 }
 
-static void rings_name(char *name, size_t room, uint64_t run) {
-    snprintf(name, room, "lineage-%u-%016llx.rings", (unsigned)geteuid(), (unsigned long long)run);
+static void rings_name(char *name, size_t room, unsigned uid, uint64_t run) {
+    snprintf(name, room, "lineage-%u-%016llx.rings", uid, (unsigned long long)run);
 }
 
 /* `why`: the errno for which they are in memory; 0: they are in a file. */
@@ -176,7 +176,7 @@ static int make_rings(struct lin_recorder *recorder, const char *rings_dir, uint
     if (bytes == 0)
         return -EINVAL;
     char name[64];
-    rings_name(name, sizeof name, recorder->segment.id);
+    rings_name(name, sizeof name, geteuid(), recorder->segment.id);
     int len = snprintf(run->rings_path, sizeof run->rings_path, "%s/%s", rings_dir, name);
     *why = len < 0 || (size_t)len >= sizeof run->rings_path
                ? ENAMETOOLONG
@@ -296,19 +296,25 @@ static int close_run(struct lin_segment *segment, const struct lin_run *run,
 }
 
 /* Ours too, when it is not the one that is being made: nobody else writes here. */
+static bool is_over(const struct lin_run *run) {
+    return run->head.os_pid == (uint32_t)getpid() || !lin_run_is_alive(run);
+}
+
 static bool is_dead(const struct lin_run *run) {
-    return run->head.rings != 0 && run->end == 0 &&
-           (run->head.os_pid == (uint32_t)getpid() || !lin_run_is_alive(run));
+    return run->head.rings != 0 && run->end == 0 && is_over(run);
 }
 
 /* The file that a segment names is removed only when it is that run's rings, by what is in it and
  * by its own name: whoever can write a segment could name any file. */
 static void remove_rings(const struct lin_run *run) {
     char name[64];
+    unsigned uid;
     struct lin_left left;
     const char *base = strrchr(run->head.rings_path, '/');
-    rings_name(name, sizeof name, run->id);
-    if (base == NULL || strcmp(base + 1, name) != 0 || lin_left_read(run, &left) != 0)
+    if (base == NULL || sscanf(base + 1, "lineage-%u-", &uid) != 1)
+        return;
+    rings_name(name, sizeof name, uid, run->id);
+    if (strcmp(base + 1, name) != 0 || lin_left_read(run, &left) != 0)
         return;
     lin_left_free(&left);
     lin_rings_unlink(&run->head);
@@ -342,7 +348,7 @@ static bool recover_run(const struct lin_recorder *recorder, const struct lin_se
         memcpy(remains->node, run->head.node, sizeof remains->node);
         if (close_run(&segment, run, remains) == 0)
             remove_rings(run);
-    } else if (run->end != 0) { /* its end was written, and then it was killed */
+    } else if (run->end != 0 && is_over(run)) { /* its end was written, and then it was killed */
         remove_rings(run);
     }
     free(run);
@@ -459,6 +465,8 @@ static ERL_NIF_TERM locked(ErlNifEnv *env, const struct lin_recorder *recorder) 
 static ERL_NIF_TERM make_ready(ErlNifEnv *env, struct lin_recorder *recorder, const char *rings_dir,
                                const ErlNifUInt64 numbers[NUMBERS], uint64_t *ticket) {
     int why;
+    /* One that a session which died had prepared holds the lock. */
+    lin_recorder_forget(lin_recorder_take(0));
     int result = make_dir(recorder->segment.dir);
     if (result != 0)
         return failed(env, "dir", result);

@@ -270,7 +270,7 @@ static int take_much(struct lin_recorder *recorder) {
  * segment before this one is needed, and nobody is in the middle of an event that is older.
  */
 static int walk_census(struct lin_recorder *recorder, struct walk *walk) {
-    uint64_t position[LIN_RINGS_MAX];
+    uint64_t position[LIN_RINGS_MAX] = {0};
     int result = 0;
     for (uint32_t n = 0; n < recorder->count; n++)
         position[n] = recorder->ring[n].read;
@@ -315,14 +315,10 @@ static void say_all_again(struct lin_recorder *recorder) {
         lin_gate_leave(self);
 }
 
-static int begin(struct lin_recorder *recorder) {
-    struct lin_segment *segment = &recorder->segment;
-    if (recorder->error == ENOSPC && !lin_segment_has_space(segment))
-        return -ENOSPC;
-    int result = lin_segment_begin(segment);
-    if (result != 0)
-        return result;
-    recorder->holds = false;
+/* What a segment says before its first events; its RUN is in the file at once, for who is to end
+ * the run if it is killed. */
+static int say_first(struct lin_recorder *recorder) {
+    int result = commit(recorder);
     say_all_again(recorder);
     erl_drv_mutex_lock(recorder->lock);
     say_again(&recorder->places);
@@ -333,10 +329,28 @@ static int begin(struct lin_recorder *recorder) {
         result = tell_dropped(recorder, n, lin_clock_ticks());
     if (result == 0)
         result = say_census(recorder);
-    if (result == 0)
-        result = commit(recorder);
+    return result == 0 ? commit(recorder) : result;
+}
+
+static int begin(struct lin_recorder *recorder) {
+    struct lin_segment *segment = &recorder->segment;
+    uint64_t events = recorder->events;
+    if (recorder->error == ENOSPC && !lin_segment_has_space(segment))
+        return -ENOSPC;
+    int result = lin_segment_begin(segment);
+    if (result != 0)
+        return result;
+    recorder->holds = false;
+    for (uint32_t n = 0; n < recorder->count; n++)
+        recorder->ring[n].untold_before = recorder->ring[n].untold;
+    result = say_first(recorder);
     if (result == 0 || segment->bytes > segment->head)
         segment->head = segment->bytes;
+    if (result != 0 && recorder->events == events) { /* nothing but GAPs: not worth a file */
+        recorder->holds = false;
+        for (uint32_t n = 0; n < recorder->count; n++)
+            recorder->ring[n].untold = recorder->ring[n].untold_before;
+    }
     if (result != 0)
         return result;
     recorder->fresh = true;
@@ -369,6 +383,10 @@ static int pass(struct lin_recorder *recorder, uint32_t *took) {
 
 static void pause_recording(struct lin_recorder *recorder, int error) {
     lin_segment_end(&recorder->segment, recorder->holds);
+    for (uint32_t n = 0; n < recorder->count; n++) { /* what was in the batch only */
+        recorder->ring[n].read = recorder->ring[n].written;
+        recorder->ring[n].telling = false;
+    }
     recorder->fresh = false;
     recorder->error = -error;
     recorder->retry_ns = lin_clock_ns() + RETRY_NS;

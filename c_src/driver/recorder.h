@@ -68,7 +68,7 @@ int lin_segment_begin(struct lin_segment *segment);
 int lin_segment_end(struct lin_segment *segment, bool keep);
 /* Whether the disk has room for a whole segment: a full one is not to be tried with less. */
 bool lin_segment_has_space(const struct lin_segment *segment);
-/* Whether any of the run's files is in the directory. */
+/* False: none of the run's files is in the directory, surely. */
 bool lin_segment_is_any(const struct lin_segment *segment);
 bool lin_segment_is_full(const struct lin_segment *segment);
 /* Syncs it `now`, or if the policy says so. */
@@ -143,10 +143,11 @@ struct lin_recorder {
     uint64_t retry_ns;
     uint64_t events, dropped;
     struct {
-        uint64_t read;    /* what the batch holds */
-        uint64_t written; /* what the files hold, or was dropped */
-        uint64_t untold;  /* dropped, or told by GAPs that were, and no GAP in a file tells */
-        bool telling;     /* the batch has that GAP */
+        uint64_t read;          /* what the batch holds */
+        uint64_t written;       /* what the files hold, or was dropped */
+        uint64_t untold;        /* dropped, or told by GAPs that were, and no GAP in a file tells */
+        uint64_t untold_before; /* as the segment was begun */
+        bool telling;           /* the batch has that GAP */
     } ring[LIN_RINGS_MAX];
     /* Under `lock`: */
     ErlDrvMutex *lock;

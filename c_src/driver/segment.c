@@ -79,13 +79,13 @@ static uint64_t size_of(const struct lin_segment *segment, struct lin_segment_na
     return path_of(segment, name, path) && lstat(path, &stat) == 0 ? (uint64_t)stat.st_size : 0;
 }
 
-/* Those in `names` of its own run, or of others, from the first on, while there is too much. */
+/* From the first on while there is too much, but for those of the run `spared`. */
 static void remove_oldest(struct lin_segment *segment, const struct lin_segment_name *names,
-                          size_t count, bool own, uint64_t more) {
+                          size_t count, uint64_t spared, uint64_t more) {
     char path[PATH_MAX];
     for (size_t i = 0; i < count && segment->others + more > segment->max_bytes; i++) {
         uint64_t bytes = size_of(segment, names[i]);
-        if ((names[i].run == segment->id) != own || is_own(segment, names[i]) ||
+        if (names[i].run == spared || is_own(segment, names[i]) ||
             !path_of(segment, names[i], path) || unlink(path) != 0)
             continue;
         segment->others -= bytes < segment->others ? bytes : segment->others;
@@ -94,12 +94,13 @@ static void remove_oldest(struct lin_segment *segment, const struct lin_segment_
 }
 
 /*
- * Removes the oldest of the others, so that all and `more` bytes are within the bound. Those of
- * other runs are older, whatever the clock said: nobody else writes here.
+ * Removes the oldest of the others, so that all and `more` bytes are within the bound. To the run
+ * that records those of all others are older, whatever the clock said: nobody else writes here.
  */
 static int make_room(struct lin_segment *segment, uint64_t more) {
     struct lin_segment_name *names;
     size_t count;
+    bool is_recording = segment->as_of_ticks == 0; /* else it is a dead one that is ended */
     int result = lin_scan_list(segment->dir, &names, &count);
     if (result != 0)
         return result;
@@ -110,8 +111,8 @@ static int make_room(struct lin_segment *segment, uint64_t more) {
             segment->others += size_of(segment, names[i]);
             segment->count++;
         }
-    remove_oldest(segment, names, count, false, more);
-    remove_oldest(segment, names, count, true, more);
+    remove_oldest(segment, names, count, is_recording ? segment->id : 0, more);
+    remove_oldest(segment, names, count, 0, more);
     free(names);
     return 0;
 }
@@ -227,8 +228,9 @@ bool lin_segment_is_any(const struct lin_segment *segment) {
     struct lin_segment_name *names;
     size_t count;
     bool any = false;
-    if (lin_scan_list(segment->dir, &names, &count) != 0)
-        return false;
+    int result = lin_scan_list(segment->dir, &names, &count);
+    if (result != 0)
+        return result != -ENOENT;
     for (size_t i = 0; i < count && !any; i++)
         any = names[i].run == segment->id;
     free(names);

@@ -20,10 +20,10 @@ static void add_told(char text[TEXT], const char *told, uint32_t len) {
         len = 200;
     for (uint32_t i = 0; i < len && have < TEXT - 1; i++) {
         unsigned char c = (unsigned char)told[i];
-        /* Of two bytes U+0080 to U+009F. */
-        bool control = c < 0x20 || c == 0x7f ||
-                       (c >= 0x80 && c < 0xa0 && i > 0 && (unsigned char)told[i - 1] == 0xc2);
-        text[have++] = (char)(control ? '.' : c);
+        if (c >= 0x80 && c < 0xa0 && i > 0 && (unsigned char)told[i - 1] == 0xc2)
+            text[have - 1] = '.'; /* U+0080 to U+009F, of two bytes */
+        else
+            text[have++] = (char)(c < 0x20 || c == 0x7f ? '.' : c);
     }
     text[have] = 0;
 }

@@ -5,7 +5,7 @@
 
 -define(MAX_BYTES, 268435456).
 -define(LISTS, [runtime, hosts, services, supervisors]).
--define(MAX_LISTED, 50). % LIN_MFA_WILDCARDS in c_src/core/mfa.h has room for all four, and for our own
+-define(MAX_WILD, 50).  % LIN_MFA_WILDCARDS in c_src/core/mfa.h has room for all four, and for our own
 -define(PERCENT, 2).
 -define(TARGET_MS, 5).
 -define(MAX_TARGET_MS, 3600000).
@@ -85,8 +85,8 @@ wrong(Key, V) ->
     end.
 
 wrong_list(Key, List) ->
-    Wanted = "a list of at most 50, each {Module, Function, Arity} or a registered name",
-    case is_proper(List) andalso length(List) =< ?MAX_LISTED andalso [Match || Match <- List, not is_match(Match)] of
+    Wanted = "a list whose elements are each {Module, Function, Arity} or a registered name, at most 50 of them with '_' as arity",
+    case is_proper(List) andalso length([any || {_, _, '_'} <- List]) =< ?MAX_WILD andalso [Match || Match <- List, not is_match(Match)] of
         false -> [{bad_option, Key, List, Wanted}];
         [] -> [];
         [Bad | _] -> [{bad_option, Key, Bad, Wanted}]
