@@ -359,15 +359,19 @@ a_slow_one_has_its_gap_in_place(_Config) ->
     ?assert(Dropped > 0),
     ok = lineage:grant(Slow, 1),
     storm(50),
-    All = of_kind(exit, read(Whole)),
+    All = untimed(of_kind(exit, read(Whole))),
     ?assertEqual([], of_kind(gap, All)),
-    Told = drained(Slow),
+    Told = untimed(drained(Slow)),
     Gaps = of_kind(gap, Told),
     ?assertMatch([_, _ | _], Gaps),
     ?assertEqual([buffer], lists:usort([Where || #{where := Where} <- Gaps])),
     %% From the first that both have.
     {_, From} = lists:splitwith(fun(Event) -> Event =/= hd(Told) end, All),
     aligned(Told, From).
+
+%% The same event may be 1 ns apart when it is read again: how long a tick takes is known better by then.
+untimed(Events) ->
+    [maps:remove(ns, Event) || Event <- Events].
 
 %% Takes what is there until nothing is for half a second: of a subscriber whose events have an end.
 drained(Sub) ->
@@ -525,7 +529,7 @@ session_is_killed(_Config) ->
          stop_storm(Workers),
          await(fun() -> is_pid(whereis(lineage_session)) end),
          {ok, _} = lineage:attach(#{exits => all})
-     end || _ <- lists:seq(1, 3)],
+     end || _ <- lists:seq(1, 2)],
     Sub = subscribe(#{}),
     _ = sentinel(),
     ?assertMatch({ok, _}, lineage_stream:next(Sub, infinity)).
