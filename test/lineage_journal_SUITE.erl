@@ -241,7 +241,7 @@ kill_round(Config, N, Rate) ->
     ?assertMatch([_], Rings),
     {ok, #{notes := Notes}} = lineage:attach(#{journal => Dir}),
     lineage:detach(),
-    ?assertMatch([_], [Note || Note <- Notes, binary:match(Note, <<"ended at">>) =/= nomatch]),
+    ?assertEqual(1, ended(Notes)),
     ?assertEqual([], rings(Config)),
     [#{fate := <<"died">>, run := Run} = Closed, #{fate := <<"detached">>}] = info(Here),
     ?assertEqual(maps:get(run, Info), Run),
@@ -333,13 +333,17 @@ child() ->
     proc_lib:init_ack({ok, self()}),
     receive after infinity -> ok end.
 
+%% How many runs attach has ended.
+ended(Notes) ->
+    length([1 || Note <- Notes, binary:match(Note, <<"ended at">>) =/= nomatch]).
+
 %% Killed runs one after another, each ended by the next; their events stay.
 recovery(Config) ->
     Dir = proplists:get_value(dir, Config),
     Runs = [begin
                 Peer = start(Config),
                 #{notes := Notes} = attach(Peer, Dir),
-                ?assertEqual(min(N, 1), length([1 || Note <- Notes, binary:match(Note, <<"ended at">>) =/= nomatch])),
+                ?assertEqual(min(N, 1), ended(Notes)),
                 {_, Workers} = storm(Peer, 20000),
                 await_births(Peer, 5000),
                 kill_node(Peer),
@@ -353,7 +357,7 @@ recovery(Config) ->
     lineage:detach(),
     {ok, #{notes := Last}} = lineage:attach(#{journal => Dir}),
     lineage:detach(),
-    ?assertEqual([], [1 || Note <- Last, binary:match(Note, <<"ended at">>) =/= nomatch]).
+    ?assertEqual(0, ended(Last)).
 
 %% The port was killed, the node lives on: its next attach takes its own rings in.
 recovery_of_oneself(Config) ->
@@ -365,7 +369,7 @@ recovery_of_oneself(Config) ->
     lineage:detach(),
     {ok, #{notes := Notes}} = lineage:attach(#{journal => Dir}),
     lineage:detach(),
-    ?assertMatch([_], [1 || Note <- Notes, binary:match(Note, <<"ended at">>) =/= nomatch]),
+    ?assertEqual(1, ended(Notes)),
     [#{run := Run, gaps := 0}, #{fate := <<"detached">>}] = info(Config),
     [{100, 100}] = told(Config, binary_to_list(Run), [Parent]).
 
@@ -379,9 +383,6 @@ killed(Config) ->
     kill_node(Peer),
     [Rings] = rings(Config),
     {lists:sort(filelib:wildcard(Dir ++ "/*.journal")), Rings}.
-
-ended(Notes) ->
-    length([1 || Note <- Notes, binary:match(Note, <<"ended at">>) =/= nomatch]).
 
 %% Of its newest segment nothing is in the file yet.
 killed_at_the_beginning(Config) ->
@@ -451,7 +452,7 @@ torn_tail(Config) ->
     %% And the next attach ends it behind the torn tail.
     {ok, #{notes := Notes}} = lineage:attach(#{journal => Dir}),
     lineage:detach(),
-    ?assertMatch([_], [1 || Note <- Notes, binary:match(Note, <<"ended at">>) =/= nomatch]),
+    ?assertEqual(1, ended(Notes)),
     ?assertMatch([#{fate := <<"died">>}, #{fate := <<"detached">>}], info(Config)).
 
 %% The oldest segments are gone: the others tell the same forest.
@@ -823,7 +824,7 @@ session_crash(Config) ->
     receive {'DOWN', Monitor, process, Session, _} -> ok end,
     {ok, #{notes := Notes}} = attach_again(#{journal => Dir}),
     lineage:detach(),
-    ?assertEqual([], [1 || Note <- Notes, binary:match(Note, <<"ended at">>) =/= nomatch]),
+    ?assertEqual(0, ended(Notes)),
     ?assertMatch([#{fate := <<"closed">>}, #{fate := <<"detached">>}], info(Config)).
 
 %% Until the supervisor has started another session.

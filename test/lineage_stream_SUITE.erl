@@ -516,7 +516,10 @@ unload_with_a_port_open(_Config) ->
     ?assertMatch({ok, _}, lineage_stream:next(Again, infinity)).
 
 %% The driver goes with who has loaded it, but for the port that is still open.
+%% Under a supervisor of its own, which has restarted none for another test.
 session_is_killed(_Config) ->
+    ok = application:stop(lineage),
+    {ok, _} = lineage:attach(#{exits => all, sites => exact}),
     [begin
          Sub = subscribe(#{batch => 50}),
          Workers = start_storm(),
@@ -529,7 +532,7 @@ session_is_killed(_Config) ->
          stop_storm(Workers),
          await(fun() -> is_pid(whereis(lineage_session)) end),
          {ok, _} = lineage:attach(#{exits => all})
-     end || _ <- lists:seq(1, 2)],
+     end || _ <- lists:seq(1, 3)],
     Sub = subscribe(#{}),
     _ = sentinel(),
     ?assertMatch({ok, _}, lineage_stream:next(Sub, infinity)).

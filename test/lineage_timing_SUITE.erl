@@ -20,7 +20,7 @@ all() ->
 
 init_per_testcase(Case, Config) when Case =:= elixir; Case =:= partitions ->
     case elixir_path() of
-        none -> {skip, "Elixir is not installed"};
+        none -> lineage_counter:cannot("Elixir is not installed");
         Path -> true = code:add_path(Path), {ok, _} = application:ensure_all_started(elixir), Config
     end;
 init_per_testcase(_Case, Config) ->

@@ -275,11 +275,10 @@ int lin_left_init(const struct lin_run *run, void *data, size_t bytes, struct li
         out->untold += lost > told ? lost - told : 0;
         if (tail > run->position[n])
             out->between += tail - run->position[n];
+        out->from[n] = tail;
         out->to[n] = head;
-        out->from[n] = run->position[n] > tail ? run->position[n] : tail;
-        if (out->from[n] > head)
-            out->from[n] = head;
     }
+    lin_left_pass(out, run);
     return 0;
 }
 
@@ -297,12 +296,28 @@ static void read_tails(int fd, struct lin_rings *rings) {
     }
 }
 
+static int open_rings(const struct lin_run *run, size_t *bytes) {
+    if (run->head.rings == 0 || run->head.rings_in_file == 0 || run->head.rings_path[0] != '/')
+        return -ENOENT;
+    return open_regular(run->head.rings_path, bytes);
+}
+
+bool lin_left_is_there(const struct lin_run *run) {
+    struct lin_rings rings;
+    size_t bytes;
+    int fd = open_rings(run, &bytes);
+    if (fd < 0)
+        return false;
+    bool there = read_fully(fd, &rings, sizeof rings, 0) == (ssize_t)sizeof rings &&
+                 is_of(run, &rings, bytes);
+    close(fd);
+    return there;
+}
+
 int lin_left_read(const struct lin_run *run, struct lin_left *out) {
     size_t bytes;
     void *data = NULL;
-    if (run->head.rings == 0 || run->head.rings_in_file == 0 || run->head.rings_path[0] != '/')
-        return -ENOENT;
-    int fd = open_regular(run->head.rings_path, &bytes);
+    int fd = run->end != 0 ? -ENOENT : open_rings(run, &bytes);
     if (fd < 0)
         return fd;
     int result = read_open(fd, &data, &bytes);

@@ -70,7 +70,10 @@ struct lin_left {
     uint64_t between; /* behind what the segments hold, and before what the rings do: of a dead run
                          they were dropped; of one that is going on they are in a segment by now */
 };
-/* 0; -ENOENT: it has none (any more); -EINVAL: the file is not this run's; another errno. */
+/* Whether the file of the run's rings is there, and this run's: its head is looked at. */
+bool lin_left_is_there(const struct lin_run *run);
+/* 0; -ENOENT: it has none (any more), or has ended, and all is in its segments; -EINVAL: the file
+ * is not this run's; another errno. */
 int lin_left_read(const struct lin_run *run, struct lin_left *out);
 /* The event at `position` of ring `n`; NULL: a place of ring 0 that was never filled. */
 const struct lin_event *lin_left_at(const struct lin_left *left, uint32_t n, uint64_t position);

@@ -309,15 +309,12 @@ static bool is_dead(const struct lin_run *run) {
 static void remove_rings(const struct lin_run *run) {
     char name[64];
     unsigned uid;
-    struct lin_left left;
     const char *base = strrchr(run->head.rings_path, '/');
     if (base == NULL || sscanf(base + 1, "lineage-%u-", &uid) != 1)
         return;
     rings_name(name, sizeof name, uid, run->id);
-    if (strcmp(base + 1, name) != 0 || lin_left_read(run, &left) != 0)
-        return;
-    lin_left_free(&left);
-    lin_rings_unlink(&run->head);
+    if (strcmp(base + 1, name) == 0 && lin_left_is_there(run))
+        lin_rings_unlink(&run->head);
 }
 
 /* Ends a dead run: its rings go into a segment of its own. True when there was one. */

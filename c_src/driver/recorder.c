@@ -78,15 +78,14 @@ void lin_recorder_start(struct lin_recorder *recorder, struct lin_source *source
     recorder->started = true;
 }
 
-/* The batch to the file, and then its events out of the rings. */
+/* The batch to the file, and then its events out of the rings. When it fails, pause_recording takes
+ * them back. */
 static int commit(void *arg) {
     struct lin_recorder *recorder = arg;
     int result = lin_segment_write(&recorder->segment);
-    for (uint32_t n = 0; n < recorder->count; n++) {
+    for (uint32_t n = 0; n < recorder->count && result == 0; n++) {
         bool is_new = recorder->ring[n].read != recorder->ring[n].written;
-        if (result != 0) {
-            recorder->ring[n].read = recorder->ring[n].written;
-        } else if (is_new || recorder->ring[n].telling) {
+        if (is_new || recorder->ring[n].telling) {
             recorder->holds = true;
             recorder->events += recorder->ring[n].read - recorder->ring[n].written;
             recorder->ring[n].written = recorder->ring[n].read;
@@ -346,15 +345,13 @@ static int begin(struct lin_recorder *recorder) {
     result = say_first(recorder);
     if (result == 0 || segment->bytes > segment->head)
         segment->head = segment->bytes;
+    recorder->fresh = result == 0;
     if (result != 0 && recorder->events == events) { /* nothing but GAPs: not worth a file */
         recorder->holds = false;
         for (uint32_t n = 0; n < recorder->count; n++)
             recorder->ring[n].untold = recorder->ring[n].untold_before;
     }
-    if (result != 0)
-        return result;
-    recorder->fresh = true;
-    return 0;
+    return result;
 }
 
 /* Segments are changed between passes. */

@@ -103,7 +103,7 @@ int load_runs(const struct options *options, struct loaded *loaded) {
         return options->run != NULL || loaded->run_count == 1 ? EXIT_NO_JOURNAL : 0;
     }
     loaded->fate = fate_of(loaded->run);
-    loaded->has_left = loaded->run->end == 0 && lin_left_read(loaded->run, &loaded->left) == 0;
+    loaded->has_left = lin_left_read(loaded->run, &loaded->left) == 0;
     return 0;
 }
 

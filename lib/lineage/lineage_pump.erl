@@ -15,7 +15,7 @@
 -define(OPEN, 1).
 -define(COUNTS, 2).
 -define(RING_BYTES, 33554432).   % of all rings together, at most
--define(MAX_RINGS, 246).          % one more, the shared one, and the smallest that there are fit into that
+-define(MAX_RINGS, 246).         % one more, the shared one, and the smallest that there are fit into that
 -define(FLUSH_MS, 10000).        % a disk that does not answer holds nobody for longer
 -define(KILL_MS, 500).
 -define(SETTLE_MS, 10).
