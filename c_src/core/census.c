@@ -43,8 +43,7 @@ int lin_census_create(const struct lin_census_options *options, struct lin_censu
     census->session = options->session;
     census->state = options->state;
     census->exits_all = options->exits_all;
-    census->limit = limit;
-    census->limit_log2 = log2_of(limit);
+    census->limit_log2 = (uint8_t)log2_of(limit);
     census->max_bytes = options->max_bytes;
     census->opened = lin_clock_sure();
     census->chunks_max = chunks_max;
@@ -109,6 +108,8 @@ void lin_census_adopt_slow(struct lin_census *census, struct lin_thread *self) {
     SET(counts->unheard, 0);
     self->free_count = 0;
     self->nursery_at = 0;
+    self->index = (uintptr_t)census->index;
+    self->limit_log2 = census->limit_log2;
     memset(self->nursery, 0, sizeof self->nursery);
     /* release: whoever sums this session's counts sees them reset. */
     atomic_store_explicit(&self->session, census->session, memory_order_release);
@@ -131,8 +132,7 @@ static uint16_t next_no(struct lin_record *record) {
 
 static struct lin_record *peek(const struct lin_census *census, uint64_t pid) {
     uint32_t value =
-        atomic_load_explicit(&census->index[lin_census_slot(census, pid)], memory_order_acquire) &
-        ~LIN_INDEX_LOCK;
+        atomic_load_explicit(lin_census_entry(census, pid), memory_order_acquire) & ~LIN_INDEX_LOCK;
     struct lin_record *record = value == 0 ? NULL : lin_census_record(census, value - 1);
     return record != NULL && GET(record->pid) == pid ? record : NULL;
 }
@@ -140,7 +140,7 @@ static struct lin_record *peek(const struct lin_census *census, uint64_t pid) {
 /* Locks the pid's entry and returns its record; NULL, and nothing locked, when it is not there. */
 static struct lin_record *acquire(const struct lin_census *census, uint64_t pid,
                                   _Atomic uint32_t **entry, uint32_t *value) {
-    *entry = &census->index[lin_census_slot(census, pid)];
+    *entry = lin_census_entry(census, pid);
     *value = lin_index_lock(*entry);
     struct lin_record *record = *value == 0 ? NULL : lin_census_record(census, *value - 1);
     if (record != NULL && GET(record->pid) == pid)
@@ -242,8 +242,9 @@ static void clear(struct lin_record *record) {
     write_end(record);
 }
 
+/* Writes all of a free record but who it is and since when: it stays free until it is published. */
 static void fill(struct lin_census *census, struct lin_record *record,
-                 const struct lin_birth *birth, uint64_t guardian, uint64_t ticks) {
+                 const struct lin_birth *birth, uint64_t guardian) {
     uint32_t flags = birth->flags | lin_mfa_class(census->mfas, birth->initial_call);
     struct lin_record *parent =
         (flags & LIN_F_FOREIGN) != 0 || birth->parent == 0 ? NULL : peek(census, birth->parent);
@@ -265,11 +266,17 @@ static void fill(struct lin_census *census, struct lin_record *record,
     SET(record->initial_call, birth->initial_call);
     SET(record->scope, scope);
     SET(record->spawner, spawner);
-    SET(record->birth, ticks);
     SET(record->no, 0);
     SET(record->confirmed, (uint16_t)GET(census->epoch));
     SET(record->checked, 0);
-    SET(record->pid, birth->pid);
+    write_end(record);
+}
+
+/* The entry is locked: whoever was there before has been buried. */
+static void publish(struct lin_record *record, uint64_t pid) {
+    write_begin(record);
+    SET(record->birth, lin_clock_ticks());
+    SET(record->pid, pid);
     write_end(record);
 }
 
@@ -297,42 +304,60 @@ static void tap_flags(struct lin_record *record, uint32_t flags) {
             .flags = (uint8_t)flags);
 }
 
-/* Takes the record away if its process is dead. `env` may be NULL where the host allows it. */
+/*
+ * Takes the record away if it is the pid's and the pid is dead. The entry is locked, with this
+ * value, and is unlocked. `env` may be NULL where the host allows it.
+ */
+static bool sweep_locked(struct lin_census *census, struct lin_thread *self, void *env,
+                         _Atomic uint32_t *entry, uint32_t value, uint64_t pid) {
+    struct lin_record *record = lin_census_record(census, value - 1);
+    bool dead = GET(record->pid) == pid && !lin_gate.host->is_alive(env, pid);
+    if (dead) {
+        bury(census, self, env, record, 0, false, false);
+        clear(record);
+    }
+    lin_index_unlock(entry, dead ? 0 : value);
+    if (dead)
+        lin_pool_give(census, self, value - 1);
+    return dead;
+}
+
 static bool sweep_one(struct lin_census *census, struct lin_thread *self, void *env,
                       uint32_t number, uint64_t pid) {
     if (lin_gate.host->is_alive(env, pid))
         return false;
-    _Atomic uint32_t *entry;
-    uint32_t value;
-    struct lin_record *record = acquire(census, pid, &entry, &value);
-    if (record == NULL)
-        return false;
     /* The pid may have come round again since: what is in the census now decides. */
-    if (value != number + 1 || lin_gate.host->is_alive(env, pid)) {
-        lin_index_unlock(entry, value);
-        return false;
-    }
-    bury(census, self, env, record, 0, false, false);
-    clear(record);
-    lin_index_unlock(entry, 0);
-    lin_pool_give(census, self, number);
-    return true;
+    _Atomic uint32_t *entry = lin_census_entry(census, pid);
+    uint32_t value = lin_index_lock(entry);
+    if (value == number + 1)
+        return sweep_locked(census, self, env, entry, value, pid);
+    lin_index_unlock(entry, value);
+    return false;
 }
 
-/* Looks once more at the process born here 256 births ago: most that die do so young. */
-static void nursery_turn(struct lin_census *census, struct lin_thread *self, void *env,
-                         uint64_t pid, uint32_t number) {
-    uint32_t at = self->nursery_at;
-    uint64_t old_pid = self->nursery[at].pid;
-    uint32_t old_number = self->nursery[at].number;
-    self->nursery[at].pid = pid;
-    self->nursery[at].number = number;
-    self->nursery_at = (at + 1) % LIN_NURSERY;
-    if (old_pid == 0)
+/*
+ * Looks once more at what was born here 256 births ago: most that die do so young, so that its
+ * entry is locked at once. What somebody else holds is left to the sweep.
+ */
+static void nursery_look(struct lin_census *census, struct lin_thread *self, void *env) {
+    uint32_t elder = self->nursery[self->nursery_at];
+    self->nursery[self->nursery_at] = 0;
+    struct lin_record *record = elder == 0 ? NULL : lin_census_record(census, elder - 1);
+    uint64_t pid = record == NULL ? 0 : GET(record->pid);
+    if (pid == 0)
         return;
-    struct lin_record *record = lin_census_record(census, old_number);
-    if (record != NULL && GET(record->pid) == old_pid)
-        sweep_one(census, self, env, old_number, old_pid);
+    _Atomic uint32_t *entry = lin_census_entry(census, pid);
+    if (lin_index_try(entry, elder))
+        sweep_locked(census, self, env, entry, elder, pid);
+}
+
+static void nursery_put(const struct lin_census *census, struct lin_thread *self, uint32_t number) {
+    self->nursery[self->nursery_at] = number + 1;
+    self->nursery_at = (self->nursery_at + 1) % LIN_NURSERY;
+    uint32_t next = self->nursery[self->nursery_at];
+    struct lin_record *elder = next == 0 ? NULL : lin_census_record(census, next - 1);
+    if (elder != NULL)
+        __builtin_prefetch((const void *)lin_census_entry(census, GET(elder->pid)), 1);
 }
 
 /* Whether the record was seeded moments ago from this very process, whose birth is told only now.
@@ -344,26 +369,26 @@ static bool seeded_early(const struct lin_record *record, uint64_t pid) {
            SEED_GRACE_TICKS; /* a few seconds on any clock */
 }
 
-static uint32_t settle(struct lin_census *census, struct lin_thread *self, void *env, uint64_t pid,
-                       uint32_t value) {
+/* Frees the record of a locked entry: of one that is dead, or was seeded and is born only now. */
+static void vacate(struct lin_census *census, struct lin_thread *self, void *env, uint64_t pid,
+                   uint32_t value) {
     if (value == 0)
-        return lin_pool_take(census, self);
+        return;
     struct lin_record *record = lin_census_record(census, value - 1);
     if (seeded_early(record, pid))
         SET(self->counts.seeded, GET(self->counts.seeded) - 1);
     else
         bury(census, self, env, record, 0, false, false);
-    return value - 1;
+    clear(record);
+    lin_pool_give(census, self, value - 1);
 }
 
 /*
  * The site of a birth, with the frame that its parent is in, if that is pending. The parent is
  * running in this thread; one on another node has no record here.
  */
-static uint32_t site_of(struct lin_census *census, const struct lin_birth *birth) {
-    bool exact = lin_sites_exact(census->sites);
-    if (birth->site != 0 && !exact)
-        return birth->site;
+LIN_ASIDE static uint32_t site_by_parent(struct lin_census *census, const struct lin_birth *birth,
+                                         bool exact) {
     bool local = (birth->flags & LIN_F_FOREIGN) == 0;
     struct lin_frame frame = {.module = 0};
     bool framed = exact && local && lin_pending_take(census->sites, birth->parent, &frame);
@@ -387,6 +412,11 @@ static uint32_t site_of(struct lin_census *census, const struct lin_birth *birth
     return lin_site_intern(census->sites, &site);
 }
 
+static uint32_t site_of(struct lin_census *census, const struct lin_birth *birth) {
+    bool exact = lin_sites_exact(census->sites);
+    return birth->site != 0 && !exact ? birth->site : site_by_parent(census, birth, exact);
+}
+
 void lin_census_birth(struct lin_census *census, struct lin_thread *self, void *env,
                       struct lin_birth *birth) {
     if (census->sites != NULL) {
@@ -394,54 +424,57 @@ void lin_census_birth(struct lin_census *census, struct lin_thread *self, void *
         lin_site_count(self, birth->site, true);
     }
     COUNT(self->counts.births);
-    _Atomic uint32_t *entry = &census->index[lin_census_slot(census, birth->pid)];
-    uint32_t value = lin_index_lock(entry);
-    uint32_t number = settle(census, self, env, birth->pid, value);
-    if (__builtin_expect(number == LIN_NO_RECORD, 0)) {
+    /* All that can be done without the entry comes first: it may still be on its way here. */
+    if (!census->exits_all)
+        nursery_look(census, self, env);
+    uint32_t number = lin_pool_take(census, self);
+    struct lin_record *record = NULL;
+    if (__builtin_expect(number != LIN_NO_RECORD, 1)) {
+        record = lin_census_record(census, number);
+        fill(census, record, birth, 0);
+    }
+    _Atomic uint32_t *entry = lin_census_entry(census, birth->pid);
+    vacate(census, self, env, birth->pid, lin_index_lock(entry));
+    if (__builtin_expect(record == NULL, 0)) {
         COUNT(self->counts.lost);
         lin_index_unlock(entry, 0);
         return;
     }
-    struct lin_record *record = lin_census_record(census, number);
-    fill(census, record, birth, 0, lin_clock_ticks());
+    publish(record, birth->pid);
     tap_birth(census, record);
     if (census->monitors != NULL && birth->parent != 0 &&
         lin_monitors_born(census->monitors, birth->parent, birth->pid))
         SET(record->flags, GET(record->flags) | LIN_F_WATCHED);
     lin_index_unlock(entry, number + 1);
     if (!census->exits_all)
-        nursery_turn(census, self, env, birth->pid, number);
+        nursery_put(census, self, number);
 }
 
 enum lin_seed lin_census_seed(struct lin_census *census, struct lin_thread *self, void *env,
                               const struct lin_birth *birth, uint64_t guardian) {
-    enum lin_seed result = LIN_SEED_OK;
-    _Atomic uint32_t *entry = &census->index[lin_census_slot(census, birth->pid)];
+    _Atomic uint32_t *entry = lin_census_entry(census, birth->pid);
     uint32_t value = lin_index_lock(entry);
-    uint32_t number = value - 1;
     if (!lin_gate.host->is_alive(env, birth->pid)) {
-        result = LIN_SEED_DEAD;
-    } else if (value != 0 && GET(lin_census_record(census, number)->pid) == birth->pid) {
-        result = LIN_SEED_KNOWN;
-    } else {
-        if (value != 0)
-            bury(census, self, env, lin_census_record(census, number), 0, false, false);
-        else
-            number = lin_pool_take(census, self);
-        COUNT(self->counts.seeded);
-        if (number == LIN_NO_RECORD) {
-            COUNT(self->counts.lost);
-            result = LIN_SEED_LOST;
-        }
-    }
-    if (result != LIN_SEED_OK) {
         lin_index_unlock(entry, value);
-        return result;
+        return LIN_SEED_DEAD;
+    }
+    if (value != 0 && GET(lin_census_record(census, value - 1)->pid) == birth->pid) {
+        lin_index_unlock(entry, value);
+        return LIN_SEED_KNOWN;
+    }
+    vacate(census, self, env, birth->pid, value);
+    COUNT(self->counts.seeded);
+    uint32_t number = lin_pool_take(census, self);
+    if (number == LIN_NO_RECORD) {
+        COUNT(self->counts.lost);
+        lin_index_unlock(entry, 0);
+        return LIN_SEED_LOST;
     }
     struct lin_birth seeded = *birth;
     seeded.flags |= LIN_F_SEEDED | (guardian != 0 ? LIN_F_LINKED | LIN_F_BIRTH_LINK : 0);
     struct lin_record *record = lin_census_record(census, number);
-    fill(census, record, &seeded, guardian, lin_clock_ticks());
+    fill(census, record, &seeded, guardian);
+    publish(record, birth->pid);
     tap_birth(census, record);
     lin_index_unlock(entry, number + 1);
     /* It may have died before its record stood there for its exit event to find. */

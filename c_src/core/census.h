@@ -98,29 +98,29 @@ struct lin_chunk {
 };
 
 struct lin_census {
-    /* Set by create, then constant. */
+    /* What each event needs comes first, in as few lines of cache as it goes. All of it is set by
+     * create and then constant, but for: */
     uint32_t session;
-    uint64_t state; /* the session as the hook's callbacks are given it */
+    uint8_t limit_log2; /* of process_limit, a power of two, at least 1,024 */
     bool exits_all;
-    uint32_t limit; /* process_limit, a power of two */
-    uint32_t limit_log2;
-    uint64_t max_bytes;
-    struct lin_clock_point opened;
-    struct lin_mfas *mfas;
-    struct lin_monitors *monitors; /* NULL unless exact */
-    struct lin_sites *sites;       /* NULL when off */
-    struct lin_scopes *scopes;
-    struct lin_timings *timings; /* NULL unless overhead is measured */
-    /* The table of monitors was full once: nobody is known to be unwatched from then on. */
-    _Atomic bool monitors_full;
-    uint32_t chunks_max;
-    uint32_t slack_records;              /* may lie free before trim gives memory back */
-    _Atomic(struct lin_chunk *) *chunks; /* written under pool_lock; read inside the gate */
-    _Atomic uint32_t *index;
     /* Writers: the owner's death, close. Readers: the hook, relaxed: a late `true` costs one event.
      */
     _Atomic bool hooked;
-    _Atomic uint32_t epoch; /* the running link check; writer: maintenance */
+    /* The table of monitors was full once: nobody is known to be unwatched from then on. */
+    _Atomic bool monitors_full;
+    uint64_t state; /* the session as the hook's callbacks are given it */
+    _Atomic uint32_t *index;
+    _Atomic(struct lin_chunk *) *chunks; /* written under pool_lock; read inside the gate */
+    struct lin_mfas *mfas;
+    struct lin_sites *sites;       /* NULL when off */
+    struct lin_monitors *monitors; /* NULL unless exact */
+    struct lin_timings *timings;   /* NULL unless overhead is measured */
+    _Atomic uint32_t epoch;        /* the running link check; writer: maintenance */
+    uint32_t chunks_max;
+    uint32_t slack_records; /* may lie free before trim gives memory back */
+    struct lin_scopes *scopes;
+    uint64_t max_bytes;
+    struct lin_clock_point opened;
     /* A walk goes over the pool in steps: trim moves nothing. Writer: the recorder, in maintenance.
      */
     _Atomic bool pinned;
@@ -150,21 +150,33 @@ int lin_census_create(const struct lin_census_options *options, struct lin_censu
 void lin_census_destroy(struct lin_census *census);
 
 /* Makes the thread's own lists and counts those of this census. Call first after each enter. */
-void lin_census_adopt_slow(struct lin_census *census, struct lin_thread *self);
+LIN_ASIDE void lin_census_adopt_slow(struct lin_census *census, struct lin_thread *self);
 static inline void lin_census_adopt(struct lin_census *census, struct lin_thread *self) {
     if (__builtin_expect(
             atomic_load_explicit(&self->session, memory_order_relaxed) != census->session, 0))
         lin_census_adopt_slow(census, self);
 }
 
-static inline uint32_t lin_census_slot(const struct lin_census *census, uint64_t pid) {
-    uint32_t i = (uint32_t)(pid >> 4) & (census->limit - 1);
-    return i >> 3 | (i & 7) << (census->limit_log2 - 3); /* neighbours lie a cache line apart */
+static inline uint32_t lin_census_slot(uint32_t limit_log2, uint64_t pid) {
+    uint32_t i = (uint32_t)(pid >> 4) & ((1u << limit_log2) - 1);
+    return i >> 3 | (i & 7) << (limit_log2 - 3); /* neighbours lie a cache line apart */
 }
 
-/* Fetches a pid's entry into the cache: on an aged node it is in none. */
-static inline void lin_census_prefetch(const struct lin_census *census, uint64_t pid) {
-    __builtin_prefetch((const void *)&census->index[lin_census_slot(census, pid)], 1);
+static inline _Atomic uint32_t *lin_census_entry(const struct lin_census *census, uint64_t pid) {
+    return &census->index[lin_census_slot(census->limit_log2, pid)];
+}
+
+/*
+ * Fetches into the cache the entry of a pid that is about to be born: on an aged node it is in
+ * none. Any thread, anywhere: what is fetched may be gone. always_inline: gcc takes what only
+ * prefetches for a function without effects, and would drop the call.
+ */
+__attribute__((always_inline)) static inline void lin_census_expect(const struct lin_thread *self,
+                                                                    uint64_t pid) {
+    if (self->index == 0)
+        return;
+    uintptr_t offset = (uintptr_t)lin_census_slot(self->limit_log2, pid) * sizeof(uint32_t);
+    __builtin_prefetch((const void *)(self->index + offset), 1);
 }
 
 static inline struct lin_record *lin_census_record(const struct lin_census *census,

@@ -34,6 +34,10 @@
 
 struct lin_census;
 
+/* Out of the way of what each birth passes: a hook runs among all of the VM's code, and its own
+ * must find room in the instruction cache. */
+#define LIN_ASIDE __attribute__((noinline))
+
 /* What the core needs from whoever loads it. */
 struct lin_host {
     void *(*alloc)(size_t bytes); /* NULL when there is none; aligned to 16 bytes */
@@ -57,17 +61,16 @@ struct lin_thread {
     _Atomic uint32_t session;
     uint32_t free_count;
     uint32_t nursery_at;
+    uintptr_t index; /* the session's, to be fetched ahead only: it may be gone */
+    uint32_t limit_log2;
     /* When the VM announced the call that it tells next, in ticks; 0: it did not. Its thread only.
      */
     uint64_t announced;
     uint32_t stream; /* whose ring the next one is: see stream.h; 0: none's. Its thread only. */
     uint32_t ring;
     struct lin_counts counts;
-    uint32_t free[LIN_LOCAL_FREE]; /* record numbers, the last freed on top */
-    struct {
-        uint64_t pid;
-        uint32_t number;
-    } nursery[LIN_NURSERY];
+    uint32_t free[LIN_LOCAL_FREE];                  /* record numbers, the last freed on top */
+    uint32_t nursery[LIN_NURSERY];                  /* record numbers + 1; 0: none */
     _Atomic(struct lin_recent *) recent[LIN_RINGS]; /* made at need, freed at close */
     /* Made at its first birth at one of the page's sites, freed at close. */
     _Atomic(struct lin_site_page *) site_pages[LIN_SITE_PAGES];
@@ -105,9 +108,9 @@ void lin_gate_init(const struct lin_host *host);
 void lin_gate_deinit(void);
 
 /* This thread's struct, made at the first call; NULL when there is no memory. */
-struct lin_thread *lin_thread_make(void);
+LIN_ASIDE struct lin_thread *lin_thread_make(void);
 /* Waits until the gate is no longer paused, then is inside. */
-void lin_gate_enter_slow(struct lin_thread *self);
+LIN_ASIDE void lin_gate_enter_slow(struct lin_thread *self);
 
 static inline void lin_gate_mark(struct lin_thread *self) {
     uint32_t visits = atomic_load_explicit(&self->visits, memory_order_relaxed);

@@ -113,7 +113,7 @@ bool lin_monitors_call(struct lin_monitors *monitors, uint64_t watcher, uint64_t
     return i != NONE;
 }
 
-bool lin_monitors_born(struct lin_monitors *monitors, uint64_t parent, uint64_t child) {
+LIN_ASIDE bool lin_monitors_born(struct lin_monitors *monitors, uint64_t parent, uint64_t child) {
     lin_spin_lock(&monitors->lock);
     uint32_t i = find_pending(monitors, parent);
     bool found = i != NONE && monitors->node[i].target == 0;

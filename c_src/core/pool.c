@@ -182,8 +182,7 @@ static void move_record(struct lin_census *census, struct lin_chunk *from, uint3
     struct lin_record *old = &from->record[i];
     uint64_t pid = atomic_load_explicit(&old->pid, memory_order_relaxed);
     memcpy((void *)lin_census_record(census, number), (const void *)old, sizeof *old);
-    atomic_store_explicit(&census->index[lin_census_slot(census, pid)], number + 1,
-                          memory_order_release);
+    atomic_store_explicit(lin_census_entry(census, pid), number + 1, memory_order_release);
     atomic_store_explicit(&old->pid, 0, memory_order_relaxed);
 }
 

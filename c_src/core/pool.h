@@ -29,6 +29,11 @@ void lin_pool_release(struct lin_census *census, uint64_t bytes);
 
 /* Locks an index entry and returns its value: 0, or a record's number + 1. */
 uint32_t lin_index_lock(_Atomic uint32_t *entry);
+/* The same without waiting: false unless the entry is free and has this value. */
+static inline bool lin_index_try(_Atomic uint32_t *entry, uint32_t value) {
+    return atomic_compare_exchange_strong_explicit(entry, &value, value | LIN_INDEX_LOCK,
+                                                   memory_order_acquire, memory_order_relaxed);
+}
 static inline void lin_index_unlock(_Atomic uint32_t *entry, uint32_t value) {
     atomic_store_explicit(entry, value, memory_order_release); /* pairs with lin_index_lock */
 }

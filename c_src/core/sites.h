@@ -57,15 +57,23 @@ struct lin_site_page {
 struct lin_thread;
 struct lin_sites;
 
-/* A hash of bytes, never 0: eight at a time, as it runs at births. */
+/* A hash of bytes, never 0. It runs at births: two words at a time, and the last two may overlap.
+ */
 static inline uint64_t lin_hash_bytes(const char *bytes, size_t len) {
-    uint64_t h = len, word;
-    for (size_t i = 0; i < len; i += sizeof word) {
-        word = 0;
-        memcpy(&word, bytes + i, len - i < sizeof word ? len - i : sizeof word);
-        h = (h ^ word) * 0x9e3779b97f4a7c15u;
-        h ^= h >> 32;
+    char padded[16] = {0};
+    uint64_t a, b, h = len, g = 0;
+    size_t end = len < sizeof padded ? sizeof padded : len;
+    if (len < sizeof padded)
+        bytes = memcpy(padded, bytes, len);
+    for (size_t at = 0; at < end; at += sizeof padded) {
+        size_t from = at + sizeof padded > end ? end - sizeof padded : at;
+        memcpy(&a, bytes + from, sizeof a);
+        memcpy(&b, bytes + from + sizeof a, sizeof b);
+        h = ((h << 29 | h >> 35) ^ a) * 0x9e3779b97f4a7c15u;
+        g = ((g << 31 | g >> 33) ^ b) * 0xc2b2ae3d27d4eb4fu;
     }
+    h = (h ^ h >> 32 ^ g) * 0x9e3779b97f4a7c15u;
+    h ^= h >> 29 ^ g >> 32;
     return h == 0 ? 1 : h;
 }
 

@@ -17,8 +17,7 @@ struct walk {
 
 static uint32_t number_of(const struct lin_census *census, uint64_t pid) {
     uint32_t value =
-        atomic_load_explicit(&census->index[lin_census_slot(census, pid)], memory_order_acquire) &
-        ~LIN_INDEX_LOCK;
+        atomic_load_explicit(lin_census_entry(census, pid), memory_order_acquire) & ~LIN_INDEX_LOCK;
     if (value == 0)
         return LIN_NO_RECORD;
     const struct lin_record *record = lin_census_record(census, value - 1);

@@ -299,11 +299,12 @@ void lin_timing_call(ErlNifEnv *env, struct lin_census *census, struct lin_threa
                      uint64_t pid, const struct lin_call *mfa, ERL_NIF_TERM args);
 void lin_timing_return(ErlNifEnv *env, struct lin_census *census, uint64_t pid,
                        const struct lin_call *mfa, bool raised, ERL_NIF_TERM opts);
-void lin_timing_birth(struct lin_census *census, const struct lin_birth *birth);
-void lin_timing_death(ErlNifEnv *env, struct lin_census *census, uint64_t pid, ERL_NIF_TERM reason);
+LIN_ASIDE void lin_timing_birth(struct lin_census *census, const struct lin_birth *birth);
+LIN_ASIDE void lin_timing_death(ErlNifEnv *env, struct lin_census *census, uint64_t pid,
+                                ERL_NIF_TERM reason);
 
 /* node.c: parents on other nodes, packed; see census.h. 0 when the term is no such pid. */
-uint64_t lin_foreign_pack(ErlNifEnv *env, ERL_NIF_TERM pid);
+LIN_ASIDE uint64_t lin_foreign_pack(ErlNifEnv *env, ERL_NIF_TERM pid);
 /* {Node, Number} */
 ERL_NIF_TERM lin_foreign_term(ErlNifEnv *env, uint64_t packed);
 /* The atom of a node's index; 0 for one that was never given. Any thread. */

@@ -41,9 +41,9 @@ static void add(const struct population *p, struct count *count, const struct li
 static uint32_t supervisor_of(const struct population *p, const struct lin_entry *entry) {
     if (entry->guardian == 0)
         return LIN_NO_RECORD;
-    uint32_t slot = lin_census_slot(p->census, entry->guardian);
     uint32_t value =
-        atomic_load_explicit(&p->census->index[slot], memory_order_acquire) & ~LIN_INDEX_LOCK;
+        atomic_load_explicit(lin_census_entry(p->census, entry->guardian), memory_order_acquire) &
+        ~LIN_INDEX_LOCK;
     if (value == 0 || value - 1 >= p->records)
         return LIN_NO_RECORD;
     const struct lin_record *record = lin_census_record(p->census, value - 1);

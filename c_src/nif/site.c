@@ -59,6 +59,16 @@ static bool read_closure(ErlNifEnv *env, const char *text, size_t len, struct li
     return true;
 }
 
+LIN_ASIDE static uint32_t new_closure(ErlNifEnv *env, struct lin_census *census, const char *text,
+                                      size_t len, struct lin_site *site) {
+    site->index = site->uniq = NO_INDEX;
+    if (memcmp(text, "fun ", 4) == 0)
+        read_external(env, census, text + 4, len - 4, site);
+    else if (memcmp(text, "#Fun<", 5) != 0 || !read_closure(env, text + 5, len - 6, site))
+        return 0;
+    return lin_site_intern(census->sites, site);
+}
+
 /* The key of a closure is its text's hash alone; the rest is read when it is new. */
 static uint32_t closure_site(ErlNifEnv *env, struct lin_census *census, ERL_NIF_TERM fun) {
     char text[FUN_TEXT];
@@ -69,14 +79,7 @@ static uint32_t closure_site(ErlNifEnv *env, struct lin_census *census, ERL_NIF_
     size_t len = (size_t)printed;
     site.closure = lin_hash_bytes(text, len);
     uint32_t id = lin_site_find(census->sites, &site);
-    if (id != 0)
-        return id;
-    site.index = site.uniq = NO_INDEX;
-    if (memcmp(text, "fun ", 4) == 0)
-        read_external(env, census, text + 4, len - 4, &site);
-    else if (memcmp(text, "#Fun<", 5) != 0 || !read_closure(env, text + 5, len - 6, &site))
-        return 0;
-    return lin_site_intern(census->sites, &site);
+    return id != 0 ? id : new_closure(env, census, text, len, &site);
 }
 
 uint32_t lin_start_site(ErlNifEnv *env, struct lin_census *census, const struct lin_start *start) {

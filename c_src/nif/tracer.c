@@ -9,13 +9,14 @@
 
 /* The trace points of monitors have the session's number negated: `remove` would end a whole point.
  */
-static bool is_meta(ErlNifEnv *env, ERL_NIF_TERM session, ERL_NIF_TERM state) {
+LIN_ASIDE static bool is_meta(ErlNifEnv *env, ERL_NIF_TERM session, ERL_NIF_TERM state) {
     long of, given;
     return enif_get_long(env, session, &of) && enif_get_long(env, state, &given) && given == -of;
 }
 
 /* Enters the gate when the callback is of the open session; NULL: not inside. */
-static struct lin_census *enter(ErlNifEnv *env, ERL_NIF_TERM state, struct lin_thread **self) {
+static inline struct lin_census *enter(ErlNifEnv *env, ERL_NIF_TERM state,
+                                       struct lin_thread **self) {
     *self = lin_thread_self();
     if (*self == NULL)
         return NULL;
@@ -34,11 +35,16 @@ static struct lin_census *enter(ErlNifEnv *env, ERL_NIF_TERM state, struct lin_t
 /*
  * enabled(Tag, Session, Tracee): `remove`, which only trace_status may answer, ends the tracing of
  * this process; of `undefined`, that of all new ones; at a trace point, that of the point for all.
+ * Whose session an event is of is asked when it is told.
  */
 ERL_NIF_TERM enabled_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     (void)argc;
-    struct lin_thread *self;
+    struct lin_thread *self = lin_self;
     bool status = argv[0] == am_trace_status, call = argv[0] == am_call;
+    if (argv[0] == am_spawned && self != NULL)
+        lin_census_expect(self, argv[2]); /* the birth follows in some 100 ns */
+    if (!status && !call)
+        return am_trace;
     uint64_t now = call ? lin_clock_ticks() : 0;
     struct lin_census *census = enter(env, argv[1], &self);
     if (census == NULL)
@@ -47,10 +53,7 @@ ERL_NIF_TERM enabled_nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     uint64_t pid;
     if (call)
         self->announced = now;
-    else if (argv[0] == am_spawned && lin_pid_read(env, argv[2], &pid))
-        lin_census_prefetch(census, pid); /* the birth follows in some 100 ns */
-    else if (status && !census->exits_all && census->state == argv[1] &&
-             lin_pid_read(env, argv[2], &pid))
+    else if (!census->exits_all && census->state == argv[1] && lin_pid_read(env, argv[2], &pid))
         keep = lin_census_is_suspect(census, pid);
     lin_gate_leave(self);
     return keep ? am_trace : am_remove;
@@ -181,8 +184,8 @@ static bool is_supervisors(const struct lin_call *mfa) {
 }
 
 /* A call that meta tracing told: of a supervisor, or under exact monitors, or exact sites. */
-static void on_call(ErlNifEnv *env, struct lin_census *census, struct lin_thread *self,
-                    uint64_t caller, ERL_NIF_TERM call, ERL_NIF_TERM opts) {
+LIN_ASIDE static void on_call(ErlNifEnv *env, struct lin_census *census, struct lin_thread *self,
+                              uint64_t caller, ERL_NIF_TERM call, ERL_NIF_TERM opts) {
     struct lin_call mfa;
     ERL_NIF_TERM args, arg, result;
     if (!lin_mfa_read(env, call, &mfa, &args))
@@ -213,8 +216,8 @@ static void on_call(ErlNifEnv *env, struct lin_census *census, struct lin_thread
 /* What such a call returned: of one that monitors a reference, or {Pid, Reference}; raised:
  * neither.
  */
-static void on_return(ErlNifEnv *env, struct lin_census *census, uint64_t caller, ERL_NIF_TERM tag,
-                      ERL_NIF_TERM call, ERL_NIF_TERM opts) {
+LIN_ASIDE static void on_return(ErlNifEnv *env, struct lin_census *census, uint64_t caller,
+                                ERL_NIF_TERM tag, ERL_NIF_TERM call, ERL_NIF_TERM opts) {
     const ERL_NIF_TERM *tuple;
     ERL_NIF_TERM value;
     struct lin_call mfa;
