@@ -336,15 +336,15 @@ static bool sweep_one(struct lin_census *census, struct lin_thread *self, void *
 }
 
 /*
- * Looks once more at what was born here 256 births ago: most that die do so young, so that its
- * entry is locked at once. What somebody else holds is left to the sweep.
+ * Looks once more at what was born here 256 births ago: most that die do so young, and the exit of
+ * one with a link is not told. What somebody else holds is left to the sweep.
  */
 static void nursery_look(struct lin_census *census, struct lin_thread *self, void *env) {
     uint32_t elder = self->nursery[self->nursery_at];
     self->nursery[self->nursery_at] = 0;
     struct lin_record *record = elder == 0 ? NULL : lin_census_record(census, elder - 1);
     uint64_t pid = record == NULL ? 0 : GET(record->pid);
-    if (pid == 0)
+    if (pid == 0 || (GET(record->flags) & LIN_F_LINKED) == 0 || lin_gate.host->is_alive(env, pid))
         return;
     _Atomic uint32_t *entry = lin_census_entry(census, pid);
     if (lin_index_try(entry, elder))
@@ -435,10 +435,15 @@ void lin_census_birth(struct lin_census *census, struct lin_thread *self, void *
     }
     _Atomic uint32_t *entry = lin_census_entry(census, birth->pid);
     vacate(census, self, env, birth->pid, lin_index_lock(entry));
-    if (__builtin_expect(record == NULL, 0)) {
-        COUNT(self->counts.lost);
-        lin_index_unlock(entry, 0);
-        return;
+    if (__builtin_expect(record == NULL, 0)) { /* but what was there may have left one */
+        number = lin_pool_take(census, self);
+        if (number == LIN_NO_RECORD) {
+            COUNT(self->counts.lost);
+            lin_index_unlock(entry, 0);
+            return;
+        }
+        record = lin_census_record(census, number);
+        fill(census, record, birth, 0);
     }
     publish(record, birth->pid);
     tap_birth(census, record);

@@ -10,8 +10,8 @@
  *                                   |---- sweep, nursery, a birth in its slot --> free  (swept)
  *
  * Whoever changes an entry or its record holds the entry's lock; it is held for some ten loads and
- * stores and never across a call. A dead pid never comes alive, so the sweep looks first and locks
- * then, and looks at the record again. Readers take the record's seqlock.
+ * stores. A dead pid never comes alive, so the sweep and the nursery look first and lock then, and
+ * look again. Readers take the record's seqlock.
  *
  * | may run together | birth/link/exit | read | sweep, maintenance | destroy |
  * |------------------|-----------------|------|--------------------|---------|

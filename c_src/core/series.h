@@ -43,6 +43,8 @@ enum lin_part {
     LIN_PARTS
 };
 
+#define LIN_START_PARTS (LIN_PART_BACK + 1)
+
 struct lin_census;
 
 struct lin_line {
@@ -68,6 +70,9 @@ void lin_series_deinit(struct lin_series *series);
 struct lin_line *lin_series_line(struct lin_series *series, uint64_t supervisor);
 void lin_series_record(struct lin_series *series, struct lin_line *line, enum lin_part part,
                        uint64_t ns);
+/* The parts of a start, from LIN_PART_LATENCY to LIN_PART_BACK. */
+void lin_series_record_start(struct lin_series *series, struct lin_line *line,
+                             const uint64_t ns[LIN_START_PARTS]);
 /* NULL: nothing recorded. */
 const struct lin_histogram *lin_line_part(const struct lin_line *line, enum lin_part part);
 

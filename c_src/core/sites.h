@@ -57,11 +57,19 @@ struct lin_site_page {
 struct lin_thread;
 struct lin_sites;
 
-/* A hash of bytes, never 0. It runs at births: two words at a time, and the last two may overlap.
+/* Both halves of a product: each bit of a factor may change any bit of it. */
+static inline uint64_t lin_fold(uint64_t a, uint64_t b) {
+    unsigned __int128 product = (unsigned __int128)a * b;
+    return (uint64_t)product ^ (uint64_t)(product >> 64);
+}
+
+/*
+ * A hash of at least one byte, never 0. It is all that tells one closure from another, and it runs
+ * at births: two words at a time, of which the last two may overlap those before.
  */
 static inline uint64_t lin_hash_bytes(const char *bytes, size_t len) {
     char padded[16] = {0};
-    uint64_t a, b, h = len, g = 0;
+    uint64_t a, b, h = len;
     size_t end = len < sizeof padded ? sizeof padded : len;
     if (len < sizeof padded)
         bytes = memcpy(padded, bytes, len);
@@ -69,11 +77,9 @@ static inline uint64_t lin_hash_bytes(const char *bytes, size_t len) {
         size_t from = at + sizeof padded > end ? end - sizeof padded : at;
         memcpy(&a, bytes + from, sizeof a);
         memcpy(&b, bytes + from + sizeof a, sizeof b);
-        h = ((h << 29 | h >> 35) ^ a) * 0x9e3779b97f4a7c15u;
-        g = ((g << 31 | g >> 33) ^ b) * 0xc2b2ae3d27d4eb4fu;
+        h = lin_fold(a ^ 0x9e3779b97f4a7c15u, b ^ h ^ 0xc2b2ae3d27d4eb4fu);
     }
-    h = (h ^ h >> 32 ^ g) * 0x9e3779b97f4a7c15u;
-    h ^= h >> 29 ^ g >> 32;
+    h = lin_fold(h ^ 0x9e3779b97f4a7c15u, len ^ 0xc2b2ae3d27d4eb4fu);
     return h == 0 ? 1 : h;
 }
 

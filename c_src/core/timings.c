@@ -301,11 +301,13 @@ static void record_start(struct lin_timings *timings, const struct slot *call, u
     struct lin_series *series = &timings->series;
     struct lin_line *line = lin_series_line(series, start.supervisor);
     uint64_t latency = ns_between(timings, call->began, at), init = ns_between(timings, t2, t3);
-    lin_series_record(series, line, LIN_PART_LATENCY, latency);
-    lin_series_record(series, line, LIN_PART_OVERHEAD, latency > init ? latency - init : 0);
+    uint64_t ns[LIN_START_PARTS] = {
+        [LIN_PART_LATENCY] = latency,
+        [LIN_PART_OVERHEAD] = latency > init ? latency - init : 0,
+    };
     for (unsigned i = 0; i < 4; i++)
-        lin_series_record(series, line, (enum lin_part)(LIN_PART_QUEUE + i),
-                          ns_between(timings, start.at[i], start.at[i + 1]));
+        ns[LIN_PART_QUEUE + i] = ns_between(timings, start.at[i], start.at[i + 1]);
+    lin_series_record_start(series, line, ns);
     if (latency > timings->options.target_ns)
         tell_outlier(timings, &start);
 }

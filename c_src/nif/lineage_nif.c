@@ -11,7 +11,7 @@
  *     closed --open--> hooked --owner dies--> unhooked --close--> closed
  *                         |------------------close-------------->
  *
- * open, close: dirty, serialised by `maintenance`. Unhooked, the callbacks answer `remove` and the
+ * open, close: dirty, serialised by `maintenance`. Unhooked, trace_status answers `remove` and the
  * VM's flags melt away by themselves; the census stays readable. close takes the census from the
  * gate first, waits until no thread is inside, and frees it then, so a callback may run at any
  * time, during halt too. Two loads of one file share these globals, and so does the driver: the

@@ -278,6 +278,23 @@ Test(census, births_without_room_are_counted) {
     cr_assert_eq(t.records, 1);
 }
 
+/* With no memory left, what a dead process held goes to who is born in its place. */
+Test(census, a_full_census_takes_in_who_follows_the_dead) {
+    uint64_t kept = 0;
+    while (has(born(kept))) {
+        fake_fail_after = 0;
+        kept++;
+    }
+    cr_assert_eq(kept, LIN_CHUNK);
+    for (uint64_t i = 0; i < kept; i++) {
+        fake_kill(fake_pid(i));
+        cr_assert(has(born(i + FAKE_LIMIT)));
+    }
+    fake_fail_after = -1;
+    cr_assert_eq(totals().lost, 1);
+    cr_assert_eq(totals().swept, kept);
+}
+
 Test(census, max_bytes_is_never_passed) {
     close_now();
     struct lin_census_options options = fake_options();

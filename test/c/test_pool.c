@@ -297,8 +297,10 @@ Test(pool, trim_gives_up_while_somebody_stays_inside) {
 
 Test(pool, nursery_after_a_move) {
     census->exits_all = false;
-    for (uint64_t n = 0; n < BIG; n++)
+    for (uint64_t n = 0; n < BIG; n++) {
         born(n);
+        lin_census_link(census, fake_pid(n), fake_pid(7));
+    }
     for (uint64_t n = 0; n < BIG; n++)
         if (n % 97 != 0)
             die(n);
@@ -320,8 +322,22 @@ Test(pool, nursery_takes_the_young_dead) {
     census->exits_all = false;
     for (uint64_t n = 0; n < 100000; n++) {
         born(n);
+        lin_census_link(census, fake_pid(n), fake_pid(7));
         fake_kill(fake_pid(n));
         cr_assert_leq(totals().records, LIN_NURSERY + 1);
     }
     cr_assert_leq(census->chunks_used, 3);
+}
+
+/* One that is dying already, and whose exit is still to be told, is left to it. */
+Test(pool, nursery_leaves_suspects_to_their_exit) {
+    census->exits_all = false;
+    born(0);
+    fake_kill(fake_pid(0));
+    for (uint64_t n = 1; n <= 2 * LIN_NURSERY; n++)
+        born(n);
+    cr_assert_eq(totals().swept, 0);
+    die(0);
+    cr_assert_eq(totals().seen, 1);
+    books_balance();
 }

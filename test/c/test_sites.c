@@ -2,6 +2,8 @@
 
 #include <criterion/criterion.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 /* The table of sites. Atoms and pids are numbers here: the core never looks into them. */
 
@@ -51,6 +53,35 @@ Test(sites, each_part_makes_another_site) {
         cr_assert_eq(lin_site_intern(sites, &all[i]), i + 1);
     for (uint32_t i = 0; i < 10; i++)
         cr_assert_eq(lin_site_find(sites, &all[i]), i + 1);
+}
+
+static int by_hash(const void *a, const void *b) {
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+/* The hash is all that tells one closure from another: texts that differ in any two places. */
+Test(sites, hashes_of_close_texts_differ) {
+    enum { MOST = 400000 };
+    uint64_t *hash = malloc(MOST * sizeof *hash);
+    cr_assert_not_null(hash);
+    char text[64];
+    for (size_t len = 1; len < sizeof text; len++) {
+        size_t n = 0;
+        memset(text, 'a', sizeof text);
+        for (size_t i = 0; i + 1 < len; i++)
+            for (size_t j = i + 1; j < len; j++)
+                for (int mutant = 0; mutant < 14 * 14 && n < MOST; mutant++) {
+                    text[i] = "1234567890_b\x81\xe1"[mutant / 14];
+                    text[j] = "1234567890_b\x81\xe1"[mutant % 14];
+                    hash[n++] = lin_hash_bytes(text, len);
+                    text[i] = text[j] = 'a';
+                }
+        qsort(hash, n, sizeof *hash, by_hash);
+        for (size_t k = 1; k < n; k++)
+            cr_assert_neq(hash[k - 1], hash[k], "at length %zu", len);
+    }
+    free(hash);
 }
 
 Test(sites, full_table_answers_0_and_counts) {

@@ -34,7 +34,7 @@ stage_build() {
 # gcc can take a function that only fetches ahead for one without effects, and drop each call of it:
 # nothing fails then, and a birth costs 7 % more.
 prefetches() {
-    objdump --disassemble=enabled_nif priv/lineage.so | grep -Eq 'prefetch|prfm' && return
+    objdump --disassemble=enabled_nif priv/lineage.so | grep -E 'prefetch|prfm' >/dev/null && return
     echo "priv/lineage.so: enabled_nif fetches nothing ahead"
     return 1
 }
