@@ -87,7 +87,8 @@ form(<<"throughput">>) ->
     [{<<"rounds">>, number}, {<<"per_s">>, number}, {<<"ratio">>, spread_or_null}, {<<"cpu_ratio">>, spread_or_null},
      {<<"bar">>, number_or_null}];
 form(<<"truth">>) ->
-    [{<<"pace">>, [<<"rest">>, <<"saturation">>]}, {<<"samples">>, number}, {<<"base_samples">>, number}, {<<"latency_us">>, percentiles}, {<<"base_us">>, percentiles}];
+    [{<<"pace">>, [<<"rest">>, <<"saturation">>]}, {<<"samples">>, number}, {<<"base_samples">>, number}, {<<"latency_us">>, percentiles}, {<<"base_us">>, percentiles},
+     {<<"outside_us">>, difference}];
 form(<<"big">>) ->
     [
         {<<"figure">>, text},

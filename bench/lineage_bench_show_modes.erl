@@ -87,6 +87,8 @@ arm(<<"continuous">>) -> "overhead: continuous".
 base(#{<<"base">> := null}) -> "";
 base(#{<<"base">> := Arm}) -> arm(Arm).
 
+base_seen(#{<<"base">> := <<"callers">>, <<"outside_us">> := Outside}) when Outside > 0 ->
+    ["by the callers themselves, less ", lineage_bench_plot:us(Outside), " that the trace of a call takes outside of it,"];
 base_seen(#{<<"base">> := <<"callers">>}) -> "by the callers themselves";
 base_seen(#{<<"base">> := <<"continuous">>}) -> "with overhead: continuous".
 
