@@ -88,7 +88,7 @@ form(<<"throughput">>) ->
      {<<"bar">>, number_or_null}];
 form(<<"truth">>) ->
     [{<<"pace">>, [<<"rest">>, <<"saturation">>]}, {<<"samples">>, number}, {<<"base_samples">>, number}, {<<"latency_us">>, percentiles}, {<<"base_us">>, percentiles},
-     {<<"outside_us">>, difference}];
+     {<<"outside_us">>, number}];
 form(<<"big">>) ->
     [
         {<<"figure">>, text},

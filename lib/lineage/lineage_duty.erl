@@ -1,7 +1,8 @@
 %% @private When overhead is measured: the windows in which the trace points of starts are armed.
 %%
-%% `{duty, Percent}': a window takes what begins within 100 ms, then follows that to its end, for 5 s at most, with the
-%% points still armed. The next one begins when `Percent' of the time was armed on average: the pause is drawn evenly from
+%% `{duty, Percent}': the points are armed, and 20 ms later a window takes what begins within 100 ms, then follows that to
+%% its end, for 5 s at most, with the points still armed. (The first calls at a fresh point take longer: they would be one in
+%% a hundred of a quiet supervisor's.) The next one begins when `Percent' of the time was armed on average: the pause is drawn evenly from
 %% half to one and a half of what that takes, so that its moment does not depend on the load. What arming and disarming
 %% takes counts as armed. `continuous': one window without an end.
 %%
@@ -17,7 +18,7 @@
 
 -record(duty, {mode :: mode(),
                options :: map(),
-               phase = stopped :: stopped | pause | on | drain,
+               phase = stopped :: stopped | pause | settle | on | drain,
                started :: integer() | undefined,      % monotonic us, as all times here
                opened :: integer() | undefined,
                until = 0 :: integer(),                % of draining
@@ -28,6 +29,7 @@
 
 -opaque duty() :: #duty{}.
 
+-define(SETTLE_MS, 20).
 -define(WINDOW_MS, 100).
 -define(DRAIN_MS, 5000).
 -define(LOOK_MS, 20).        % how often what is pending is asked for
@@ -62,6 +64,9 @@ stop(Points, #duty{started = Started} = Duty) ->
 -spec handle(reference(), lineage_points:points(), duty()) -> {[lineage_error:cause()], lineage_points:points(), duty()}.
 handle(Timer, Points, #duty{timer = Timer, phase = pause} = Duty) ->
     open(Points, Duty);
+handle(Timer, Points, #duty{timer = Timer, phase = settle} = Duty) ->
+    _ = lineage_nif:timing(on),
+    {[], Points, timer(?WINDOW_MS, Duty#duty{phase = on})};
 handle(Timer, Points, #duty{timer = Timer, phase = on} = Duty) ->
     drained(lineage_nif:timing(drain), Points, Duty#duty{phase = drain, until = now_us() + 1000 * ?DRAIN_MS});
 handle(Timer, Points, #duty{timer = Timer, phase = drain} = Duty) ->
@@ -77,7 +82,7 @@ told(#duty{windows = Windows, armed = Armed, observed = Observed, started = Star
     #{windows => Windows, armed_ms => (Armed + Since(Opened)) div 1000, observed_ms => (Observed + Since(Started)) div 1000}.
 
 %% @doc `on': what begins is taken; `drain': it is followed to its end.
--spec phase(duty()) -> stopped | pause | on | drain.
+-spec phase(duty()) -> stopped | pause | settle | on | drain.
 phase(#duty{phase = Phase}) -> Phase.
 
 %% @private How long a pause follows what was armed for so long; `Random' is between 0 and 1.
@@ -94,15 +99,17 @@ open(Points, #duty{options = Options, mode = Mode} = Duty) ->
     lineage_outliers:window(on),
     case lineage_points:arm(overhead, Options, Points) of
         {ok, Armed} ->
-            _ = lineage_nif:timing(on),
-            {[], Armed, case Mode of
-                            continuous -> Opened#duty{phase = on, timer = undefined};
-                            _ -> timer(?WINDOW_MS, Opened#duty{phase = on})
-                        end};
+            {[], Armed, begin_window(Mode, Opened)};
         {error, Cause} ->
             {Points1, Duty1} = close(Points, Opened),
             {[Cause], Points1, timer(?RETRY_MS, Duty1#duty{phase = pause})}
     end.
+
+begin_window(continuous, Duty) ->
+    _ = lineage_nif:timing(on),
+    Duty#duty{phase = on, timer = undefined};
+begin_window(_Duty, Duty) ->
+    timer(?SETTLE_MS, Duty#duty{phase = settle}).
 
 drained(Pending, Points, #duty{until = Until} = Duty) ->
     case is_integer(Pending) andalso Pending > 0 andalso now_us() < Until of
