@@ -50,9 +50,9 @@ stage_stress() {
     make --no-print-directory -C test/c run-stress
 }
 
-# Any bytes as a journal: a minute; make soak gives it an hour.
+# Any bytes as a journal: half a minute; make soak gives it an hour.
 stage_fuzz() {
-    make --no-print-directory -C test/c run-fuzz SECONDS="${LINEAGE_FUZZ_SECONDS:-60}"
+    make --no-print-directory -C test/c run-fuzz SECONDS="${LINEAGE_FUZZ_SECONDS:-30}"
 }
 
 # EUnit finds M_tests by the module M of the application: a name without its module would never run.
@@ -266,7 +266,7 @@ echo "Stages: $*; $((SECONDS / 60)) min $((SECONDS % 60)) s."
 echo "Long checks, as a part of make soak: storms $storm of 1000000 births a worker," \
     "$cycles of 1000 attach/detach cycles; 300 of 10000 kills and 2 of 20 partitions of the reference node;" \
     "2 of 20 seeds of the user's suite that leaks, 2 of 5 mutants of the attribution;" \
-    "the journal's reader fuzzed for a minute of an hour; benchmarks for the form of their output only."
+    "the journal's reader fuzzed for half a minute of an hour; benchmarks for the form of their output only."
 printf '%s\n' "${closing[@]}"
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]
