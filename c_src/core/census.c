@@ -272,6 +272,18 @@ static void fill(struct lin_census *census, struct lin_record *record,
     write_end(record);
 }
 
+/* A free record, filled; NULL: there is no room. */
+static inline struct lin_record *make(struct lin_census *census, struct lin_thread *self,
+                                      const struct lin_birth *birth, uint64_t guardian,
+                                      uint32_t *number) {
+    *number = lin_pool_take(census, self);
+    if (__builtin_expect(*number == LIN_NO_RECORD, 0))
+        return NULL;
+    struct lin_record *record = lin_census_record(census, *number);
+    fill(census, record, birth, guardian);
+    return record;
+}
+
 /* The entry is locked: whoever was there before has been buried. */
 static void publish(struct lin_record *record, uint64_t pid) {
     write_begin(record);
@@ -427,23 +439,16 @@ void lin_census_birth(struct lin_census *census, struct lin_thread *self, void *
     /* All that can be done without the entry comes first: it may still be on its way here. */
     if (!census->exits_all)
         nursery_look(census, self, env);
-    uint32_t number = lin_pool_take(census, self);
-    struct lin_record *record = NULL;
-    if (__builtin_expect(number != LIN_NO_RECORD, 1)) {
-        record = lin_census_record(census, number);
-        fill(census, record, birth, 0);
-    }
+    uint32_t number;
+    struct lin_record *record = make(census, self, birth, 0, &number);
     _Atomic uint32_t *entry = lin_census_entry(census, birth->pid);
     vacate(census, self, env, birth->pid, lin_index_lock(entry));
-    if (__builtin_expect(record == NULL, 0)) { /* but what was there may have left one */
-        number = lin_pool_take(census, self);
-        if (number == LIN_NO_RECORD) {
-            COUNT(self->counts.lost);
-            lin_index_unlock(entry, 0);
-            return;
-        }
-        record = lin_census_record(census, number);
-        fill(census, record, birth, 0);
+    if (__builtin_expect(record == NULL, 0)) /* but what was there may have left one */
+        record = make(census, self, birth, 0, &number);
+    if (__builtin_expect(record == NULL, 0)) {
+        COUNT(self->counts.lost);
+        lin_index_unlock(entry, 0);
+        return;
     }
     publish(record, birth->pid);
     tap_birth(census, record);
@@ -469,16 +474,15 @@ enum lin_seed lin_census_seed(struct lin_census *census, struct lin_thread *self
     }
     vacate(census, self, env, birth->pid, value);
     COUNT(self->counts.seeded);
-    uint32_t number = lin_pool_take(census, self);
-    if (number == LIN_NO_RECORD) {
+    struct lin_birth seeded = *birth;
+    seeded.flags |= LIN_F_SEEDED | (guardian != 0 ? LIN_F_LINKED | LIN_F_BIRTH_LINK : 0);
+    uint32_t number;
+    struct lin_record *record = make(census, self, &seeded, guardian, &number);
+    if (record == NULL) {
         COUNT(self->counts.lost);
         lin_index_unlock(entry, 0);
         return LIN_SEED_LOST;
     }
-    struct lin_birth seeded = *birth;
-    seeded.flags |= LIN_F_SEEDED | (guardian != 0 ? LIN_F_LINKED | LIN_F_BIRTH_LINK : 0);
-    struct lin_record *record = lin_census_record(census, number);
-    fill(census, record, &seeded, guardian);
     publish(record, birth->pid);
     tap_birth(census, record);
     lin_index_unlock(entry, number + 1);

@@ -81,7 +81,7 @@ told(#duty{windows = Windows, armed = Armed, observed = Observed, started = Star
     Since = fun(undefined) -> 0; (From) -> Now - From end,
     #{windows => Windows, armed_ms => (Armed + Since(Opened)) div 1000, observed_ms => (Observed + Since(Started)) div 1000}.
 
-%% @doc `on': what begins is taken; `drain': it is followed to its end.
+%% @doc `settle': the points are armed, nothing is taken yet; `on': what begins is taken; `drain': it is followed to its end.
 -spec phase(duty()) -> stopped | pause | settle | on | drain.
 phase(#duty{phase = Phase}) -> Phase.
 
@@ -108,7 +108,7 @@ open(Points, #duty{options = Options, mode = Mode} = Duty) ->
 begin_window(continuous, Duty) ->
     _ = lineage_nif:timing(on),
     Duty#duty{phase = on, timer = undefined};
-begin_window(_Duty, Duty) ->
+begin_window({duty, _Percent}, Duty) ->
     timer(?SETTLE_MS, Duty#duty{phase = settle}).
 
 drained(Pending, Points, #duty{until = Until} = Duty) ->
