@@ -19,6 +19,7 @@ defmodule Foundation.Coordination.KillTest do
     Coordination.Watchers,
     Coordination.Feed,
     Coordination.Cluster.Server,
+    Coordination.Queue,
     Coordination.Sweeper,
     Coordination.Member
   ]

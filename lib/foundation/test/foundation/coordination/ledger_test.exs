@@ -1,7 +1,7 @@
 defmodule Foundation.Coordination.LedgerTest do
   use ExUnit.Case, async: true
 
-  alias Foundation.Coordination.{Cluster, Ledger}
+  alias Foundation.Coordination.{Cluster, Head, Ledger, Queue, Store}
   alias Foundation.Test.Worker
 
   # The ledger is the node's: each test has keys of its own.
@@ -141,6 +141,178 @@ defmodule Foundation.Coordination.LedgerTest do
     assert_receive {:DOWN, ^ref, :process, ^pid, _reason}, 5_000
     assert {:messages, []} = Process.info(self(), :messages)
   end
+
+  describe "transactions that wait while one is under way" do
+    setup do
+      {:ok, supervisor: start_supervised!(Task.Supervisor)}
+    end
+
+    test "take place together, in their order, each on its own", %{
+      tag: tag,
+      supervisor: supervisor
+    } do
+      write = fn n ->
+        fn ->
+          Ledger.write({tag, n}, n)
+          {Ledger.number(), Enum.sort(Ledger.keys(tag))}
+        end
+      end
+
+      fail = fn fail ->
+        fn ->
+          Ledger.write({tag, :failed}, 0)
+          Ledger.delete({tag, 1})
+          fail.()
+        end
+      end
+
+      funs = [
+        write.(1),
+        fail.(fn -> Ledger.abort(:no) end),
+        fail.(fn -> raise "no" end),
+        fail.(fn -> exit({:aborted, :no}) end),
+        write.(2),
+        fn -> {Ledger.read({tag, 1}), Ledger.delete({tag, 1}), Ledger.read({tag, 1})} end,
+        write.(3),
+        fn -> {Ledger.read({tag, 1}), Ledger.read({tag, :failed}), Ledger.owner({tag, 2})} end
+      ]
+
+      {:ok, before} = Store.head(Ledger.table())
+
+      answers =
+        behind_another(fn ->
+          Enum.map(funs, &queued(supervisor, fn -> Ledger.transaction(&1, 30_000) end))
+        end)
+
+      {:ok, head} = Store.head(Ledger.table())
+      {one, two} = {{tag, 1}, {tag, 2}}
+      number = before.number + 1
+      {second, last} = {number + 1, number + 3}
+
+      assert [
+               {:ok, {^number, [^one]}},
+               {:error, {:aborted, :no}},
+               {:error, {:aborted, {%RuntimeError{}, _stack}}},
+               {:error, {:aborted, {:aborted, :no}}},
+               {:ok, {^second, [^one, ^two]}},
+               {:ok, {{:ok, 1}, :ok, :error}},
+               {:ok, {^last, [^two, _three]}},
+               {:ok, {:error, :error, nil}}
+             ] = answers
+
+      assert head.number == last
+      assert Head.follows?(head, before)
+      assert Store.read(Ledger.table(), two) == {:ok, {Ledger.table(), two, 2, nil, second}}
+    end
+
+    test "are given up at their own deadlines, or with their callers", %{
+      tag: tag,
+      supervisor: supervisor
+    } do
+      write = fn n -> fn -> Ledger.write({tag, n}, n) end end
+
+      answers =
+        behind_another(fn ->
+          late = queued(supervisor, fn -> Ledger.transaction(write.(:late), 500) end)
+          dead = queued(supervisor, fn -> Ledger.transaction(write.(:dead), 30_000) end)
+          other = queued(supervisor, fn -> Ledger.transaction(write.(:other), 30_000) end)
+          assert Task.await(late) == {:error, :timeout}
+          Task.shutdown(dead, :brutal_kill)
+          [other]
+        end)
+
+      assert answers == [{:ok, :ok}]
+      assert Ledger.transaction(fn -> Ledger.keys(tag) end, 5_000) == {:ok, [{tag, :other}]}
+    end
+
+    test "take place although one of them never ends", %{tag: tag, supervisor: supervisor} do
+      add = fn ->
+        count = with :error <- Ledger.read({tag, :count}), do: {:ok, 0}
+        Ledger.write({tag, :count}, elem(count, 1) + 1)
+      end
+
+      endless = fn ->
+        Ledger.write({tag, :endless}, 1)
+        receive do: (:never -> :ok)
+      end
+
+      answers =
+        behind_another(fn ->
+          for fun <- [add, endless, add] do
+            timeout = if fun == endless, do: 1_000, else: 30_000
+            queued(supervisor, fn -> Ledger.transaction(fun, timeout) end)
+          end
+        end)
+
+      assert answers == [{:ok, :ok}, {:error, :timeout}, {:ok, :ok}]
+      assert Ledger.peek({tag, :count}) == {:ok, 2}
+      assert Ledger.peek({tag, :endless}) == :error
+    end
+
+    test "take place, or not, as they say when their process is killed", %{
+      tag: tag,
+      supervisor: supervisor
+    } do
+      :ok = Ledger.subscribe(tag)
+
+      once = fn ->
+        case Ledger.peek({tag, :began}) do
+          :error -> Process.exit(self(), :kill)
+          {:ok, _began} -> Ledger.write({tag, :second}, 2)
+        end
+      end
+
+      answers =
+        behind_another(fn ->
+          first =
+            queued(supervisor, fn ->
+              Ledger.transaction(fn -> Ledger.write({tag, :first}, 1) end, 30_000)
+            end)
+
+          [first, queued(supervisor, fn -> Ledger.transaction(once, 1_000) end)]
+        end)
+
+      # It kills its process again and again, until its deadline.
+      assert [{:ok, :ok}, {:error, :timeout}] = answers
+      assert_receive {:foundation_ledger, {^tag, :first}, :written}, 5_000
+      refute_received {:foundation_ledger, {^tag, :first}, :written}
+    end
+  end
+
+  # Answers of the tasks that `begin` returns, which has run while a transaction was under way.
+  defp behind_another(begin) do
+    test = self()
+    supervisor = start_supervised!({Task.Supervisor, []}, id: :another)
+
+    another =
+      Task.Supervisor.async_nolink(supervisor, fn ->
+        Ledger.transaction(
+          fn ->
+            send(test, {:in, self()})
+            receive do: (:go -> :went)
+          end,
+          30_000
+        )
+      end)
+
+    assert_receive {:in, pid}, 5_000
+    tasks = begin.()
+    send(pid, :go)
+    assert Task.await(another) == {:ok, :went}
+    Task.await_many(tasks, 30_000)
+  end
+
+  # Starts it and returns when it is in the queue.
+  defp queued(supervisor, call) do
+    before = waiting()
+    task = Task.Supervisor.async_nolink(supervisor, call)
+    until(fn -> waiting() > before end)
+    task
+  end
+
+  defp waiting, do: length(:sys.get_state(Queue)[Ledger.table()].waiting)
+
+  defp until(done?), do: if(not done?.(), do: until(done?))
 
   test "arguments that are wrong are refused" do
     assert Ledger.transaction(:no, 100) == {:error, {:aborted, :bad_function}}
