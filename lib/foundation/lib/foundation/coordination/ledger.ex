@@ -18,9 +18,10 @@ defmodule Foundation.Coordination.Ledger do
         1_000
       )
 
-  Transactions take place one after the other, so that their functions should be short; and a
-  function may be run more than once before its transaction takes place: it must do nothing but
-  read and write the ledger.
+  Transactions take place one after the other, so that their functions should be short. A function
+  may be run more than once before its transaction takes place, and others' are run in the same
+  process before and after it: it must do nothing but read and write the ledger, and leave no
+  messages, links or flags behind.
 
   Values live as long as a majority of the members does: they are lost when more members than a
   minority lose their memory before the first of them is back in the cluster.
@@ -58,6 +59,7 @@ defmodule Foundation.Coordination.Ledger do
   def transaction(fun, timeout, table \\ table()) do
     cond do
       not is_function(fun, 0) -> {:error, {:aborted, :bad_function}}
+      table not in Store.tables() -> {:error, {:aborted, :bad_table}}
       not (is_integer(timeout) and timeout in 0..0xFFFFFFFF) -> {:error, {:aborted, :bad_timeout}}
       Process.get(@context) != nil -> {:error, {:aborted, :nested}}
       true -> attempt(table, fun, Call.deadline(timeout))

@@ -4,22 +4,26 @@ defmodule Foundation.Coordination.Queue do
 
   A table is locked by one transaction at a time. When two meet, mnesia lets one of them sleep,
   for longer each time: with eight callers that was 50 ms for one in a hundred. So they do not
-  meet: one process, under `Foundation.TaskSupervisor`, carries out transactions of a table. Those
-  that come meanwhile wait here, and the next process takes them together, as one transaction of
-  mnesia: with one lock, one commit and one confirmation for all of them
+  meet: one process at a time, under `Foundation.TaskSupervisor`, carries out transactions of a
+  table. Those that come meanwhile wait here, and the next process takes them together, as one
+  transaction of mnesia: with one lock, one commit and one confirmation for all of them
   (`Foundation.Coordination.Transaction`).
 
-  Each is given up at its own deadline. A process whose transactions have all been given up, and
-  one whose function does not return, is killed; the others' are carried out by the next one.
+  Each is given up at its own deadline. A process is killed in which a function runs for which
+  nobody waits any more, or that waits for nobody's sake; the next one carries out what was not to
+  be given up. One that is just committing is left alone.
   """
   use GenServer
 
   alias Foundation.{Call, Stray}
   alias Foundation.Coordination.{Request, Store, Transaction}
 
-  # So many go together: the other nodes wait meanwhile.
+  # So many go together at most: the other nodes wait meanwhile.
   @together 100
+  # A turn that takes so long is looked after, again and again.
+  @look_ms 100
 
+  @type entry :: {GenServer.from(), Request.t()}
   @type answer ::
           {:committed, term}
           | {:unconfirmed, term, Transaction.mark()}
@@ -36,37 +40,25 @@ defmodule Foundation.Coordination.Queue do
   Runs `fun` as a transaction on `table`.
 
   `:again` says that nothing has been written because the majority is just changing, or the
-  process died; `:late` that the deadline has passed, and `:unavailable` that there is nobody who
-  could, and that nothing has been written; `:unknown` that it may have been.
+  process died; `:late` that it could not be done until the deadline, and `:unavailable` that there
+  is nobody who could, and that nothing has been written; `:unknown` that it may have been.
   """
   @spec run(Store.table(), (() -> term), deadline :: integer) :: answer
   def run(table, fun, deadline) do
     request = Request.new(fun, deadline)
 
     case Call.call(__MODULE__, {:run, table, request}, Call.left(deadline)) do
-      {:error, :timeout} -> given_up(table, request, :late)
-      {:error, :unavailable} -> given_up(table, request, :unavailable)
+      {:error, reason} -> if Request.withdraw(request), do: late(reason), else: :unknown
       :lost -> if Request.committing?(request), do: :unknown, else: :again
       answer -> answer
     end
   end
 
-  defp given_up(table, request, why) do
-    case Request.withdraw(request) do
-      :waiting ->
-        why
+  defp late(:timeout), do: :late
+  defp late(:unavailable), do: :unavailable
 
-      :running ->
-        GenServer.cast(__MODULE__, {:stop, table, request})
-        why
-
-      :under_way ->
-        :unknown
-    end
-  end
-
-  # Of each table: who waits, the last one first; the task that carries out `requests`, and its
-  # last deadline's timer.
+  # Of each table: who waits, the last one first; the task that carries out `requests`, and the
+  # timer to look after it.
   @impl true
   def init([]) do
     lane = %{waiting: [], task: nil, requests: [], timer: nil}
@@ -82,28 +74,22 @@ defmodule Foundation.Coordination.Queue do
   def handle_call(request, _from, state), do: Stray.call(request, state)
 
   @impl true
-  def handle_cast({:stop, table, request}, lanes) do
-    %{requests: requests} = lane = Map.fetch!(lanes, table)
-
-    if Enum.any?(requests, fn {_from, one} -> one.progress == request.progress end),
-      do: stop(lane)
-
-    {:noreply, lanes}
-  end
-
   def handle_cast(message, state), do: Stray.message(message, state)
 
   @impl true
-  def handle_info({:timeout, timer, table}, lanes) do
-    with %{^table => %{timer: ^timer} = lane} <- lanes, do: stop(lane)
-    {:noreply, lanes}
+  def handle_info({:timeout, timer, {:look, table}}, lanes) do
+    case lanes do
+      %{^table => %{timer: ^timer} = lane} -> {:noreply, look(lanes, table, lane)}
+      %{} -> {:noreply, lanes}
+    end
   end
 
-  def handle_info({ref, :ok} = message, lanes) do
+  # What there was no time for goes first in the next turn.
+  def handle_info({ref, {:left, entries}} = message, lanes) do
     case find(lanes, ref) do
       {table, lane} ->
         Process.demonitor(ref, [:flush])
-        {:noreply, done(lanes, table, lane)}
+        {:noreply, done(lanes, table, %{lane | waiting: lane.waiting ++ Enum.reverse(entries)})}
 
       nil ->
         Stray.message(message, lanes)
@@ -125,11 +111,29 @@ defmodule Foundation.Coordination.Queue do
 
   defp find(lanes, ref), do: Enum.find(lanes, &match?({_table, %{task: %{ref: ^ref}}}, &1))
 
-  # What has come to the commit cannot be stopped any more.
-  defp stop(%{task: %{pid: pid}, requests: requests}) do
-    committing? = Enum.any?(requests, fn {_from, request} -> Request.committing?(request) end)
-    if not committing?, do: Process.exit(pid, :kill)
+  # mnesia may never answer who asked it for a commit just when it died: the others go on.
+  defp look(lanes, table, %{task: task} = lane) do
+    requests = Enum.map(lane.requests, fn {_from, request} -> request end)
+
+    cond do
+      Enum.any?(requests, &Request.kill?/1) ->
+        Process.exit(task.pid, :kill)
+        lanes
+
+      Enum.any?(requests, &Request.wanted?/1) ->
+        Map.put(lanes, table, %{lane | timer: look_later(table)})
+
+      Enum.any?(requests, &Request.under_way?/1) ->
+        Process.demonitor(task.ref, [:flush])
+        done(lanes, table, lane)
+
+      true ->
+        Process.exit(task.pid, :kill)
+        lanes
+    end
   end
+
+  defp look_later(table), do: :erlang.start_timer(@look_ms, self(), {:look, table})
 
   defp done(lanes, table, lane) do
     :erlang.cancel_timer(lane.timer, async: true, info: false)
@@ -142,9 +146,8 @@ defmodule Foundation.Coordination.Queue do
 
     case start(table, requests) do
       {:ok, task} ->
-        last = requests |> Enum.map(fn {_from, request} -> request.deadline end) |> Enum.max()
-        timer = :erlang.start_timer(last, self(), table, abs: true)
-        Map.put(lanes, table, %{lane | task: task, requests: requests, timer: timer})
+        lane = %{lane | task: task, requests: requests, timer: look_later(table)}
+        Map.put(lanes, table, lane)
 
       :error ->
         answer(requests, {:error, :unavailable})

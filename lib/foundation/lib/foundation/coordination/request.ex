@@ -2,25 +2,30 @@ defmodule Foundation.Coordination.Request do
   @moduledoc """
   A transaction that somebody asks for, and how far it has come.
 
-  Its progress is shared by who asks and who carries it out: whoever gives up learns whether it
-  has given up in time, and what became of one whose process died.
+  Its progress is shared by who asks, who carries it out and who watches over that: whoever gives
+  up learns whether that was in time.
 
   | progress | what it means |
   | --- | --- |
   | waiting | nothing has happened |
   | running | its function runs |
-  | ran | its function has returned; nothing has been written yet |
+  | ran | its function has ended; nothing has been written yet |
   | committing | it may have taken place |
   | withdrawn | who asked has given it up, and it will not take place |
+  | stopped | likewise, and its function still runs |
+  | killed | its function runs though nobody waits for it, and its process will be killed |
   """
 
-  @enforce_keys [:fun, :caller, :deadline, :progress]
+  alias Foundation.Call
+
+  @enforce_keys [:fun, :caller, :latest, :progress]
   defstruct @enforce_keys
 
+  @typedoc "`:latest` is when it is too late to begin (`Foundation.Call.deadline/1`)."
   @type t :: %__MODULE__{
           fun: (() -> term),
           caller: pid,
-          deadline: integer,
+          latest: integer,
           progress: :atomics.atomics_ref()
         }
 
@@ -29,26 +34,37 @@ defmodule Foundation.Coordination.Request do
   @ran 2
   @committing 3
   @withdrawn 4
+  @stopped 5
+  @killed 6
+
+  # What would end after its deadline is not begun: else, with too many callers, each would be
+  # begun just before that, and none would be in time.
+  @margin_ms 5
 
   @doc "The caller asks for `fun`, until `deadline` (`Foundation.Call.deadline/1`)."
   @spec new((() -> term), integer) :: t
   def new(fun, deadline) do
-    %__MODULE__{fun: fun, caller: self(), deadline: deadline, progress: :atomics.new(1, [])}
+    latest = deadline - min(@margin_ms, div(Call.left(deadline), 2))
+    %__MODULE__{fun: fun, caller: self(), latest: latest, progress: :atomics.new(1, [])}
   end
 
-  @doc "Whether somebody still waits for it."
+  @doc "Whether it is worth while to begin it."
   @spec wanted?(t) :: boolean
-  def wanted?(request) do
-    Foundation.Call.left(request.deadline) > 0 and Process.alive?(request.caller)
-  end
+  def wanted?(request), do: Call.left(request.latest) > 0 and Process.alive?(request.caller)
 
   @doc "From waiting to running; false when it has been withdrawn."
-  @spec running(t) :: boolean
-  def running(request), do: step(request, @waiting, @running)
+  @spec run(t) :: boolean
+  def run(request), do: step(request, @waiting, @running)
 
-  @doc "From running to ran; false when it has been withdrawn."
+  @doc "Its function has ended, in the process that runs it; false when it has been withdrawn."
   @spec ran(t) :: boolean
-  def ran(request), do: step(request, @running, @ran)
+  def ran(request) do
+    cond do
+      step(request, @running, @ran) -> true
+      step(request, @stopped, @withdrawn) -> false
+      true -> Process.exit(self(), :kill)
+    end
+  end
 
   @doc "The commit begins, if it ran."
   @spec committing(t) :: boolean
@@ -58,17 +74,26 @@ defmodule Foundation.Coordination.Request do
   @spec again(t) :: boolean
   def again(request), do: Enum.any?([@running, @ran, @committing], &step(request, &1, @waiting))
 
-  @doc """
-  Withdraws it, and returns where it was: it will not take place if it was waiting or running.
-  """
-  @spec withdraw(t) :: :waiting | :running | :under_way
+  @doc "Withdraws it: true when it will not take place, false when it may."
+  @spec withdraw(t) :: boolean
   def withdraw(request) do
-    cond do
-      step(request, @waiting, @withdrawn) -> :waiting
-      step(request, @running, @withdrawn) -> :running
-      true -> :under_way
-    end
+    step(request, @waiting, @withdrawn) or step(request, @running, @stopped)
   end
+
+  @doc """
+  Whether its process has to be killed, as its function runs though nobody waits for it.
+
+  If so, that process will not go beyond this function, even if it ends just now.
+  """
+  @spec kill?(t) :: boolean
+  def kill?(request) do
+    step(request, @stopped, @killed) or
+      (not wanted?(request) and step(request, @running, @killed))
+  end
+
+  @doc "Whether its function has ended, and it may take place."
+  @spec under_way?(t) :: boolean
+  def under_way?(request), do: :atomics.get(request.progress, 1) in [@ran, @committing]
 
   @doc "Whether it may have taken place."
   @spec committing?(t) :: boolean

@@ -16,11 +16,16 @@ defmodule Foundation.Coordination.Transaction do
   and all before it, without a gap. What is confirmed is on every node of a composition with a
   majority, and every later majority shares a node with it. What is not, ends the epoch.
   """
-  alias Foundation.Coordination.{Cluster, Feed, Formation, Head, Ledger, Request, Store}
+  alias Foundation.Call
+  alias Foundation.Coordination.{Cluster, Feed, Formation, Head, Ledger, Queue, Request, Store}
 
   # How long a copy may take to have what mnesia has committed; and this node's own, which has it
   # in its queue.
   @confirm_ms 1_000
+  # How long one may take to say that it has seen that nothing was written.
+  @unlock_ms 20
+  # No other function is begun in a turn when its functions have taken so long.
+  @turn_ms 5
 
   @failed {__MODULE__, :failed}
 
@@ -28,11 +33,12 @@ defmodule Foundation.Coordination.Transaction do
   @type mark :: {epoch :: non_neg_integer, Head.mark()}
 
   @doc """
-  Carries out `requests`, and answers each as `Foundation.Coordination.Queue.run/3` says.
+  Carries out what is asked for, and answers each as `Foundation.Coordination.Queue.run/3` says;
+  returns `{:left, entries}`, what has to wait for the next turn.
   """
-  @spec run(Store.table(), [{GenServer.from(), Request.t()}]) :: :ok
-  def run(table, requests) do
-    {froms, requests} = Enum.unzip(requests)
+  @spec run(Store.table(), [Queue.entry()]) :: {:left, [Queue.entry()]}
+  def run(table, entries) do
+    requests = Enum.map(entries, fn {_from, request} -> request end)
 
     result =
       transaction(fn ->
@@ -53,30 +59,33 @@ defmodule Foundation.Coordination.Transaction do
 
     case result do
       {:atomic, {outcomes, rows, mark, nodes}} when rows == %{} ->
-        answer(froms, Enum.map(outcomes, &outcome(&1, true, mark)))
+        left = answer(entries, outcomes, true, mark)
         if several?(table, nodes), do: await_unlocked(nodes, mark)
+        {:left, left}
 
       {:atomic, {outcomes, rows, mark, nodes}} ->
-        agreed? = finish(table, rows, mark, nodes)
-        answer(froms, Enum.map(outcomes, &outcome(&1, agreed?, mark)))
+        {:left, answer(entries, outcomes, finish(table, rows, mark, nodes), mark)}
 
       {:aborted, reason} ->
-        answer(froms, Enum.map(requests, &aborted(reason, Request.committing?(&1))))
+        for {from, request} <- entries,
+            do: GenServer.reply(from, aborted(reason, Request.committing?(request)))
+
+        {:left, []}
     end
   end
 
-  defp answer(froms, answers) do
-    froms
-    |> Enum.zip(answers)
-    |> Enum.each(fn {from, answer} -> GenServer.reply(from, answer) end)
+  defp answer(entries, outcomes, agreed?, mark) do
+    {left, done} = entries |> Enum.zip(outcomes) |> Enum.split_with(&match?({_entry, :left}, &1))
+
+    for {{from, _request}, outcome} <- done,
+        do: GenServer.reply(from, told(outcome, agreed?, mark))
+
+    Enum.map(left, fn {entry, :left} -> entry end)
   end
 
   # What nothing was written in is not confirmed, and the other nodes are told to unlock the table
   # by a message: the next turn, which would sleep if it came before it, begins behind it.
-  defp await_unlocked(nodes, mark) do
-    _have = confirmed?(nodes, mark)
-    :ok
-  end
+  defp await_unlocked(nodes, mark), do: Feed.have?(nodes, mark, @unlock_ms)
 
   # mnesia answers nobody who has asked it for a transaction just when it died.
   defp transaction(fun) do
@@ -94,20 +103,47 @@ defmodule Foundation.Coordination.Transaction do
     if not Enum.any?(requests, &Request.wanted?/1), do: :mnesia.abort(:unwanted)
   end
 
-  # The outcome of each; the number of the last one that wrote something, and what all wrote.
+  # The outcome of each; the number of the last one that wrote something, and what all wrote. The
+  # table is locked meanwhile, and nobody is answered.
   defp perform(requests, table, nodes, number) do
+    over = Call.deadline(@turn_ms)
+
     Enum.map_reduce(requests, {number, %{}}, fn request, {number, rows} ->
-      with true <- Request.wanted?(request) and Request.running(request),
-           context = %{table: table, nodes: nodes, number: number + 1, rows: %{}},
-           {:ok, _value, own} = outcome <- call(request.fun, context),
-           true <- Request.ran(request) do
-        Enum.each(own, &write(table, &1))
-        number = if own == %{}, do: number, else: number + 1
-        {outcome, {number, Map.merge(rows, own)}}
-      else
-        false -> {:late, {number, rows}}
-        {:aborted, _reason} = outcome -> {outcome, {number, rows}}
+      context = %{table: table, nodes: nodes, number: number + 1, rows: %{}}
+      outcome = if Call.left(over) > 0, do: perform(request, context), else: :left
+
+      case outcome do
+        {:ok, _value, own} when own == %{} ->
+          {outcome, {number, rows}}
+
+        {:ok, _value, own} ->
+          if hides?(own, rows) do
+            Request.again(request)
+            {:left, {number, rows}}
+          else
+            Enum.each(own, &write(table, &1))
+            {outcome, {number + 1, Map.merge(rows, own)}}
+          end
+
+        _left_late_or_aborted ->
+          {outcome, {number, rows}}
       end
+    end)
+  end
+
+  defp perform(request, context) do
+    if Request.wanted?(request) and Request.run(request) do
+      outcome = call(request.fun, context)
+      if Request.ran(request), do: outcome, else: :late
+    else
+      :late
+    end
+  end
+
+  # Were a key written and deleted in one turn, its watchers would hear of neither.
+  defp hides?(own, rows) do
+    Enum.any?(own, fn {key, row} ->
+      row == :deleted and Map.get(rows, key, :deleted) != :deleted
     end)
   end
 
@@ -250,12 +286,13 @@ defmodule Foundation.Coordination.Transaction do
     end
   end
 
-  # One that failed may have done so for what another one wrote.
-  defp outcome(:late, _agreed?, _mark), do: :late
-  defp outcome({:ok, value, _rows}, true, _mark), do: {:committed, value}
-  defp outcome({:ok, value, _rows}, false, mark), do: {:unconfirmed, value, mark}
-  defp outcome({:aborted, reason}, true, _mark), do: {:aborted, reason}
-  defp outcome({:aborted, _reason}, false, _mark), do: :again
+  # What another one of the turn wrote may be why one failed, or what one read.
+  defp told({:ok, value, _own}, true, _mark), do: {:committed, value}
+  defp told({:ok, _value, own}, false, _mark) when own == %{}, do: :again
+  defp told({:ok, value, _own}, false, mark), do: {:unconfirmed, value, mark}
+  defp told({:aborted, reason}, true, _mark), do: {:aborted, reason}
+  defp told({:aborted, _reason}, false, _mark), do: :again
+  defp told(:late, _agreed?, _mark), do: :late
 
   @again [:no_majority, :no_exists, :node_not_running, :bad_commit]
 
