@@ -3,7 +3,7 @@ defmodule MABEAM.CommsTest do
 
   alias Foundation.Test.{Relay, Signals}
   alias MABEAM.{Agent, Comms}
-  alias MABEAM.Test.Servant
+  alias MABEAM.Test.{Actor, Servant}
 
   @tasks Module.concat(__MODULE__, Tasks)
 
@@ -213,6 +213,37 @@ defmodule MABEAM.CommsTest do
 
       assert {:ok, %{delivered: all}} = Comms.broadcast(:all, :three, timeout: 5_000)
       assert a in all and b in all
+    end
+
+    test "are asked, and each answers for itself" do
+      test = self()
+
+      # Neither answers before both have been asked.
+      meet = fn ->
+        Actor.start!(fn _request ->
+          send(test, {:asked, self()})
+          receive do: (:go -> self())
+        end)
+      end
+
+      [a, b] = [meet.(), meet.()]
+      [idle, unknown] = [Servant.register!(), Servant.unknown()]
+      agents = [a, unknown, b, idle]
+
+      task = in_task(fn -> Comms.request_all(agents, :meet, 30_000) end)
+
+      pids =
+        for _agent <- [a, b] do
+          assert_receive {:asked, pid}, 5_000
+          pid
+        end
+
+      Enum.each(pids, &send(&1, :go))
+      assert {:ok, [{^a, {:ok, pid_a}}, no, {^b, {:ok, pid_b}}, down]} = Task.await(task)
+      assert Enum.sort([pid_a, pid_b]) == Enum.sort(pids)
+      assert no == {unknown, {:error, :unknown_agent}}
+      assert down == {idle, {:error, :not_running}}
+      assert {:messages, []} = Process.info(self(), :messages)
     end
 
     test "multicast tells whom it did not reach" do

@@ -46,13 +46,34 @@ defmodule MABEAM.Comms do
   def request(agent, request, timeout \\ @timeout)
 
   def request(agent, request, timeout) when is_timeout(timeout) do
-    case gate(agent) do
-      {:ok, gate} -> gate |> Gate.request(request, timeout) |> Stats.request(agent)
-      error -> Stats.request(error, agent)
-    end
+    [{^agent, answer}] = ask_all([agent], request, timeout)
+    answer
   end
 
   def request(_agent, _request, _timeout), do: {:error, :bad_timeout}
+
+  @doc """
+  Asks several agents at once, and waits for their answers, as `request/3` does for one.
+
+  Returns each agent with its answer, in the order of `agents`; all have the same `timeout`.
+  `{:error, :bad_agents}` if it is no list.
+  """
+  @spec request_all([id], term, non_neg_integer) ::
+          {:ok, [{id, {:ok, term} | {:error, reason}}]} | {:error, :bad_agents | :bad_timeout}
+        when id: AgentRegistry.id()
+  def request_all(agents, request, timeout \\ @timeout)
+
+  def request_all(agents, request, timeout) when is_timeout(timeout) do
+    with {:ok, agents} <- proper(agents), do: {:ok, ask_all(agents, request, timeout)}
+  end
+
+  def request_all(_agents, _request, _timeout), do: {:error, :bad_timeout}
+
+  defp ask_all(agents, request, timeout) do
+    deadline = Call.deadline(timeout)
+    asked = Enum.map(agents, &{&1, ask(&1, fn gate -> Gate.request(gate, request, timeout) end)})
+    for {agent, asked} <- asked, do: {agent, asked |> answer(deadline) |> Stats.request(agent)}
+  end
 
   @doc """
   Tells an agent something (`c:MABEAM.Agent.handle_event/2`), and returns when it is in the
@@ -182,7 +203,7 @@ defmodule MABEAM.Comms do
 
   # All are asked first, then waited for.
   defp tell(agents, event, deadline) do
-    asked = Enum.map(Enum.uniq(agents), &{&1, ask(&1, event)})
+    asked = Enum.map(Enum.uniq(agents), &{&1, ask(&1, fn gate -> Gate.event(gate, event) end)})
 
     Enum.reduce(Enum.reverse(asked), %{delivered: [], failed: %{}}, fn {agent, asked}, outcome ->
       case answer(asked, deadline) do
@@ -192,8 +213,8 @@ defmodule MABEAM.Comms do
     end)
   end
 
-  defp ask(agent, event) do
-    with {:ok, gate} <- gate(agent), do: {:asked, Gate.event(gate, event)}
+  defp ask(agent, ask) do
+    with {:ok, gate} <- gate(agent), do: {:asked, ask.(gate)}
   end
 
   defp answer({:asked, request}, deadline) do

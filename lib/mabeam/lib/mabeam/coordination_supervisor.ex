@@ -7,8 +7,9 @@ defmodule MABEAM.CoordinationSupervisor do
   that.
 
   One supervisor is enough. Measured on two cores, with 1 to 128 callers at once, it starts a
-  worker in 8 to 21 us, of the 45 to 90 us that a whole session takes, and two partitions of a
-  `PartitionSupervisor` start them no faster (7 to 13 us): there is no queue to divide.
+  worker in 8 to 21 us, of the 35 to 60 us that a whole session takes, and two partitions of a
+  `PartitionSupervisor` start them no faster (7 to 13 us): there is no queue to divide. It is
+  `MABEAM.Coordination` that 64 callers wait for, before their session and after it.
   """
   use DynamicSupervisor
 

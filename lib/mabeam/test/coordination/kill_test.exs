@@ -2,8 +2,6 @@ defmodule MABEAM.Coordination.KillTest do
   # Kills processes that all tests use.
   use ExUnit.Case, async: false
 
-  import ExUnit.CaptureLog
-
   alias MABEAM.Coordination
   alias MABEAM.Test.{Actor, Puppet}
 
@@ -15,8 +13,8 @@ defmodule MABEAM.Coordination.KillTest do
     {:ok, protocol: Puppet.registered!(), retried: Puppet.registered!(Puppet.Retried)}
   end
 
-  # A coordination waits for its server and its supervisor, and tries twice to ask by a task. So
-  # when it has come to its end, whatever the test before has killed is back.
+  # A coordination waits for its server and its supervisor. So when it has come to its end,
+  # whatever the test before has killed is back.
   defp whole! do
     assert {:error, {:no_agreement, _outcome}} =
              Coordination.coordinate(:consensus, [Actor.unknown()], %{value: 1})
@@ -77,11 +75,6 @@ defmodule MABEAM.Coordination.KillTest do
   defp asked do
     assert_receive {:asked, agent}, 5_000
     agent
-  end
-
-  defp tasks(worker) do
-    {:links, links} = Process.info(worker, :links)
-    links -- [Process.whereis(MABEAM.CoordinationSupervisor)]
   end
 
   describe "the server is killed" do
@@ -225,45 +218,28 @@ defmodule MABEAM.Coordination.KillTest do
   end
 
   describe "while an agent is asked" do
-    test "the worker is killed: the request ends with it", %{protocol: protocol} do
-      {id, worker} = begin(protocol, [slow_agent()])
+    test "the worker is killed: nobody waits for the answer", %{protocol: protocol} do
+      agent = slow_agent()
+      {id, worker} = begin(protocol, [agent])
       send(worker, {:ask, :think, 60_000})
-      agent = asked()
-      assert [request] = tasks(worker)
+      pid = asked()
       kill(worker)
-      assert_down(request)
+      Puppet.given_up!(agent)
       assert Coordination.get_session_results(id, 5_000) == {:error, {:crashed, :killed}}
-      send(agent, {:answer, :late})
+      send(pid, {:answer, :late})
     end
 
-    test "the request is killed: the session ends, or is run again", context do
-      for {protocol, again?} <- [{context.protocol, false}, {context.retried, true}] do
-        {id, worker} = begin(protocol, [slow_agent()])
-        send(worker, {:ask, :think, 60_000})
-        agent = asked()
-        assert [request] = tasks(worker)
-        kill(request)
-        assert_down(worker)
-        if again?, do: send(next_worker(), {:return, {:ok, :again}})
+    test "the agent's gate is killed: it is named, the others answer", %{protocol: protocol} do
+      [a, b] = agents = [slow_agent(), slow_agent()]
+      {id, worker} = begin(protocol, agents)
+      send(worker, {:ask, :think, 5_000})
+      pids = [asked(), asked()]
+      {:ok, gate} = MABEAM.AgentRegistry.gate(a)
+      kill(gate)
+      Enum.each(pids, &send(&1, {:answer, 42}))
 
-        assert Coordination.get_session_results(id, 5_000) ==
-                 if(again?, do: {:ok, :again}, else: {:error, {:crashed, :killed}})
-
-        send(agent, {:answer, :late})
-      end
-    end
-
-    test "the tasks' supervisor is killed: the same", %{retried: protocol} do
-      capture_log(fn ->
-        {id, worker} = begin(protocol, [slow_agent()])
-        send(worker, {:ask, :think, 60_000})
-        agent = asked()
-        kill(MABEAM.TaskSupervisor)
-        assert_down(worker)
-        send(next_worker(), {:return, {:ok, :again}})
-        assert Coordination.get_session_results(id, 5_000) == {:ok, :again}
-        send(agent, {:answer, :late})
-      end)
+      assert Coordination.get_session_results(id, 5_000) ==
+               {:ok, [{a, {:error, {:agent_down, :killed}}}, {b, {:ok, 42}}]}
     end
 
     test "the agent is killed: it is named, the others answer", %{protocol: protocol} do
@@ -300,16 +276,14 @@ defmodule MABEAM.Coordination.KillTest do
     whole!()
     assert Coordination.list_active_sessions() == {:ok, []}
     Enum.each(MABEAM.CoordinationSupervisor.workers(), &assert_down/1)
-    Enum.each(Task.Supervisor.children(MABEAM.TaskSupervisor), &assert_down/1)
   end
 
   # Never the tables' keeper: what it keeps is lost when the server dies at the same time.
   defp kill_one do
     pid =
-      case Enum.random([:name, :worker, :request]) do
+      case Enum.random([:name, :worker]) do
         :name -> Process.whereis(Enum.random([Coordination, MABEAM.CoordinationSupervisor]))
         :worker -> random(MABEAM.CoordinationSupervisor.workers())
-        :request -> random(Task.Supervisor.children(MABEAM.TaskSupervisor))
       end
 
     if pid, do: Process.exit(pid, :kill)

@@ -50,6 +50,13 @@ defmodule MABEAM.Test.Puppet do
     name
   end
 
+  @doc "Returns when nobody waits any more for what `agent` is at."
+  @spec given_up!(MABEAM.AgentRegistry.id()) :: :ok
+  def given_up!(agent) do
+    {:ok, gate} = MABEAM.AgentRegistry.gate(agent)
+    if :sys.get_state(gate).at.given_up, do: :ok, else: given_up!(agent)
+  end
+
   @doc """
   Ends the sessions that other tests have left to their deadlines: for a test that counts them.
 

@@ -56,22 +56,19 @@ defmodule MABEAM.Agent.Gate do
   @spec start_link({AgentRegistry.id(), pid}) :: GenServer.on_start()
   def start_link({id, cell}), do: GenServer.start_link(__MODULE__, {id, cell})
 
-  @doc "Asks the agent, and waits `timeout` milliseconds for its answer."
-  @spec request(pid, term, non_neg_integer) ::
-          {:ok, term} | {:error, :busy | :not_running | :timeout | {:agent_down, term}}
-  def request(gate, request, timeout) do
-    GenServer.call(gate, {:request, request, until(gate, timeout)}, timeout)
-  catch
-    :exit, {:timeout, {GenServer, :call, _arguments}} -> {:error, :timeout}
-    :exit, {:noproc, {GenServer, :call, _arguments}} -> {:error, :not_running}
-    :exit, {reason, {GenServer, :call, _arguments}} -> {:error, {:agent_down, reason}}
-  end
+  @doc """
+  Asks the agent, which has `timeout` milliseconds.
+
+  Returns a request of `:gen_server.receive_response/2`, so that many agents can be asked at once.
+  The answer is `{:ok, reply}`, or `{:error, :busy | :timeout | {:agent_down, reason}}`.
+  """
+  @spec request(pid, term, non_neg_integer) :: :gen_server.request_id()
+  def request(gate, request, timeout),
+    do: :gen_server.send_request(gate, {:request, request, until(gate, timeout)})
 
   @doc """
-  Sends the agent an event; the answer says whether it was let in.
-
-  Returns a request of `:gen_server.receive_response/2`, so that many agents can be told at once.
-  The answer is `:ok`, or `{:error, :busy | :no_handler}`.
+  Sends the agent an event likewise; the answer says whether it was let in: `:ok`, or
+  `{:error, :busy | :no_handler}`.
   """
   @spec event(pid, term) :: :gen_server.request_id()
   def event(gate, event), do: :gen_server.send_request(gate, {:event, event})

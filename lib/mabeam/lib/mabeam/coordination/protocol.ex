@@ -20,8 +20,8 @@ defmodule MABEAM.Coordination.Protocol do
   under which the protocol is registered.
 
   A protocol runs in a process of its own, which may be killed at any moment: when the
-  coordination is cancelled, or at its deadline. It keeps nothing that outlives it, and starts
-  processes only by `MABEAM.Coordination.Context.ask_all/5`, or linked to its own.
+  coordination is cancelled, or at its deadline. It keeps nothing that outlives it, starts
+  processes only linked to its own, and asks agents by `MABEAM.Coordination.Context.ask_all/5`.
   """
 
   alias MABEAM.Coordination.Context

@@ -32,7 +32,38 @@ defmodule MABEAM.Legacy.Coordination do
       protocol: session.protocol,
       attempt: session.attempt,
       deadline: session.deadline,
-      linked?: false
+      supervised?: false
     })
+  end
+
+  @doc "Asks all agents, each by a task that is not linked to the caller."
+  @spec ask_all([agent], term, non_neg_integer) :: [{agent, Context.answer()}]
+        when agent: MABEAM.Coordination.agent()
+  def ask_all(agents, request, timeout) do
+    deadline = Call.deadline(timeout)
+
+    tasks =
+      for agent <- agents do
+        arguments = [agent, request, deadline]
+        Task.Supervisor.async_nolink(MABEAM.TaskSupervisor, __MODULE__, :ask, arguments)
+      end
+
+    answers = for {task, yielded} <- Task.yield_many(tasks, timeout), do: answer(task, yielded)
+    Enum.zip(agents, answers)
+  end
+
+  @doc false
+  def ask(agent, request, deadline),
+    do: MABEAM.Comms.request(agent, request, Call.left(deadline))
+
+  defp answer(_task, {:ok, answer}), do: answer
+  defp answer(_task, {:exit, reason}), do: {:error, {:exit, reason}}
+
+  # The request has the same time-out, and may answer at this very moment.
+  defp answer(task, nil) do
+    case Task.shutdown(task, :brutal_kill) do
+      {:ok, answer} -> answer
+      _none -> {:error, :timeout}
+    end
   end
 end
