@@ -22,6 +22,8 @@ defmodule Foundation.Coordination.Queue do
   @together 100
   # A turn that takes so long is looked after, again and again.
   @look_ms 100
+  # So long before its deadline nothing is begun any more: as long as the last turn took.
+  @margin_ms 5..50
 
   @type entry :: {GenServer.from(), Request.t()}
   @type answer ::
@@ -48,20 +50,32 @@ defmodule Foundation.Coordination.Queue do
     request = Request.new(fun, deadline)
 
     case Call.call(__MODULE__, {:run, table, request}, Call.left(deadline)) do
-      {:error, reason} -> if Request.withdraw(request), do: late(reason), else: :unknown
+      {:error, reason} -> given_up(table, request, reason)
       :lost -> if Request.committing?(request), do: :unknown, else: :again
       answer -> answer
     end
   end
 
-  defp late(:timeout), do: :late
-  defp late(:unavailable), do: :unavailable
+  defp given_up(table, request, reason) do
+    withdrawn = Request.withdraw(request)
+    if withdrawn == :stopped, do: GenServer.cast(__MODULE__, {:look, table})
 
-  # Of each table: who waits, the last one first; the task that carries out `requests`, and the
-  # timer to look after it.
+    case {withdrawn, reason} do
+      {:under_way, _reason} -> :unknown
+      {_withdrawn, :timeout} -> :late
+      {_withdrawn, :unavailable} -> :unavailable
+    end
+  end
+
+  # Of each table: who waits, the last one first, and how many of them go together. Of its turn:
+  # the task that carries out `requests`, the timer to look after it, with which mnesia and when it
+  # began. How long the last turn took.
   @impl true
   def init([]) do
-    lane = %{waiting: [], task: nil, requests: [], timer: nil}
+    # Tasks are linked while functions run: they do not outlive who looks after them.
+    Process.flag(:trap_exit, true)
+    turn = %{task: nil, requests: [], timer: nil, mnesia: nil, began: nil}
+    lane = Map.merge(turn, %{waiting: [], together: @together, took: 0})
     {:ok, Map.new(Store.tables(), &{&1, lane})}
   end
 
@@ -74,6 +88,13 @@ defmodule Foundation.Coordination.Queue do
   def handle_call(request, _from, state), do: Stray.call(request, state)
 
   @impl true
+  def handle_cast({:look, table}, lanes) do
+    case lanes do
+      %{^table => %{task: nil}} -> {:noreply, lanes}
+      %{^table => lane} -> {:noreply, look(lanes, table, lane)}
+    end
+  end
+
   def handle_cast(message, state), do: Stray.message(message, state)
 
   @impl true
@@ -84,12 +105,15 @@ defmodule Foundation.Coordination.Queue do
     end
   end
 
-  # What there was no time for goes first in the next turn.
-  def handle_info({ref, {:left, entries}} = message, lanes) do
+  # What there was no time for goes first in the next turn, which takes no more than it may manage.
+  def handle_info({ref, {:left, froms}} = message, lanes) do
     case find(lanes, ref) do
       {table, lane} ->
         Process.demonitor(ref, [:flush])
-        {:noreply, done(lanes, table, %{lane | waiting: lane.waiting ++ Enum.reverse(entries)})}
+        {left, done} = Enum.split_with(lane.requests, fn {from, _request} -> from in froms end)
+        together = min(@together, 2 * length(done) + 1)
+        lane = %{lane | waiting: lane.waiting ++ Enum.reverse(left), together: together}
+        {:noreply, done(lanes, table, lane)}
 
       nil ->
         Stray.message(message, lanes)
@@ -107,6 +131,7 @@ defmodule Foundation.Coordination.Queue do
     end
   end
 
+  def handle_info({:EXIT, _task, _reason}, lanes), do: {:noreply, lanes}
   def handle_info(message, state), do: Stray.message(message, state)
 
   defp find(lanes, ref), do: Enum.find(lanes, &match?({_table, %{task: %{ref: ^ref}}}, &1))
@@ -114,13 +139,15 @@ defmodule Foundation.Coordination.Queue do
   # mnesia may never answer who asked it for a commit just when it died: the others go on.
   defp look(lanes, table, %{task: task} = lane) do
     requests = Enum.map(lane.requests, fn {_from, request} -> request end)
+    gone? = Process.whereis(:mnesia_tm) != lane.mnesia
 
     cond do
-      Enum.any?(requests, &Request.kill?/1) ->
+      gone? or Enum.any?(requests, &Request.kill?/1) ->
         Process.exit(task.pid, :kill)
         lanes
 
-      Enum.any?(requests, &Request.wanted?/1) ->
+      Enum.any?(requests, &Request.awaited?/1) ->
+        cancel(lane.timer)
         Map.put(lanes, table, %{lane | timer: look_later(table)})
 
       Enum.any?(requests, &Request.under_way?/1) ->
@@ -134,20 +161,24 @@ defmodule Foundation.Coordination.Queue do
   end
 
   defp look_later(table), do: :erlang.start_timer(@look_ms, self(), {:look, table})
+  defp cancel(timer), do: :erlang.cancel_timer(timer, async: true, info: false)
 
   defp done(lanes, table, lane) do
-    :erlang.cancel_timer(lane.timer, async: true, info: false)
-    next(lanes, table, %{lane | task: nil, requests: [], timer: nil})
+    cancel(lane.timer)
+    took = Call.deadline(0) - lane.began
+    next(lanes, table, %{lane | task: nil, requests: [], timer: nil, took: took})
   end
 
   defp next(lanes, table, %{task: nil, waiting: [_ | _] = waiting} = lane) do
-    {requests, rest} = waiting |> Enum.reverse() |> Enum.split(@together)
+    {requests, rest} = waiting |> Enum.reverse() |> Enum.split(lane.together)
     lane = %{lane | waiting: Enum.reverse(rest)}
+    mnesia = Process.whereis(:mnesia_tm)
+    margin = lane.took |> max(@margin_ms.first) |> min(@margin_ms.last)
 
-    case start(table, requests) do
+    case start([table, requests, margin, self()]) do
       {:ok, task} ->
-        lane = %{lane | task: task, requests: requests, timer: look_later(table)}
-        Map.put(lanes, table, lane)
+        turn = %{task: task, requests: requests, timer: look_later(table), mnesia: mnesia}
+        Map.put(lanes, table, lane |> Map.merge(turn) |> Map.put(:began, Call.deadline(0)))
 
       :error ->
         answer(requests, {:error, :unavailable})
@@ -157,9 +188,7 @@ defmodule Foundation.Coordination.Queue do
 
   defp next(lanes, table, lane), do: Map.put(lanes, table, lane)
 
-  defp start(table, requests) do
-    arguments = [table, requests]
-
+  defp start(arguments) do
     {:ok, Task.Supervisor.async_nolink(Foundation.TaskSupervisor, Transaction, :run, arguments)}
   catch
     :exit, _no_supervisor -> :error

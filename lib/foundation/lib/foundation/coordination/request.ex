@@ -18,14 +18,15 @@ defmodule Foundation.Coordination.Request do
 
   alias Foundation.Call
 
-  @enforce_keys [:fun, :caller, :latest, :progress]
+  @enforce_keys [:fun, :caller, :timeout, :deadline, :progress]
   defstruct @enforce_keys
 
-  @typedoc "`:latest` is when it is too late to begin (`Foundation.Call.deadline/1`)."
+  @typedoc "`:timeout` are the milliseconds that there were until the deadline when it was made."
   @type t :: %__MODULE__{
           fun: (() -> term),
           caller: pid,
-          latest: integer,
+          timeout: non_neg_integer,
+          deadline: integer,
           progress: :atomics.atomics_ref()
         }
 
@@ -37,20 +38,33 @@ defmodule Foundation.Coordination.Request do
   @stopped 5
   @killed 6
 
-  # What would end after its deadline is not begun: else, with too many callers, each would be
-  # begun just before that, and none would be in time.
-  @margin_ms 5
-
   @doc "The caller asks for `fun`, until `deadline` (`Foundation.Call.deadline/1`)."
   @spec new((() -> term), integer) :: t
   def new(fun, deadline) do
-    latest = deadline - min(@margin_ms, div(Call.left(deadline), 2))
-    %__MODULE__{fun: fun, caller: self(), latest: latest, progress: :atomics.new(1, [])}
+    %__MODULE__{
+      fun: fun,
+      caller: self(),
+      timeout: Call.left(deadline),
+      deadline: deadline,
+      progress: :atomics.new(1, [])
+    }
   end
 
-  @doc "Whether it is worth while to begin it."
-  @spec wanted?(t) :: boolean
-  def wanted?(request), do: Call.left(request.latest) > 0 and Process.alive?(request.caller)
+  @doc "Whether somebody waits for it."
+  @spec awaited?(t) :: boolean
+  def awaited?(request), do: Call.left(request.deadline) > 0 and Process.alive?(request.caller)
+
+  @doc """
+  Whether it is worth while to begin it, if it takes `margin` milliseconds.
+
+  What would end after its deadline is not begun: else, with too many callers, each would be begun
+  just before that, and none would be in time. But one half of its time it waits in any case.
+  """
+  @spec wanted?(t, non_neg_integer) :: boolean
+  def wanted?(request, margin) do
+    Call.left(request.deadline) > min(margin, div(request.timeout, 2)) and
+      Process.alive?(request.caller)
+  end
 
   @doc "From waiting to running; false when it has been withdrawn."
   @spec run(t) :: boolean
@@ -74,10 +88,14 @@ defmodule Foundation.Coordination.Request do
   @spec again(t) :: boolean
   def again(request), do: Enum.any?([@running, @ran, @committing], &step(request, &1, @waiting))
 
-  @doc "Withdraws it: true when it will not take place, false when it may."
-  @spec withdraw(t) :: boolean
+  @doc "Withdraws it, and returns what it is now; one that is under way may take place."
+  @spec withdraw(t) :: :withdrawn | :stopped | :under_way
   def withdraw(request) do
-    step(request, @waiting, @withdrawn) or step(request, @running, @stopped)
+    cond do
+      step(request, @waiting, @withdrawn) -> :withdrawn
+      step(request, @running, @stopped) -> :stopped
+      true -> :under_way
+    end
   end
 
   @doc """
@@ -88,7 +106,7 @@ defmodule Foundation.Coordination.Request do
   @spec kill?(t) :: boolean
   def kill?(request) do
     step(request, @stopped, @killed) or
-      (not wanted?(request) and step(request, @running, @killed))
+      (not awaited?(request) and step(request, @running, @killed))
   end
 
   @doc "Whether its function has ended, and it may take place."

@@ -34,10 +34,13 @@ defmodule Foundation.Coordination.Transaction do
 
   @doc """
   Carries out what is asked for, and answers each as `Foundation.Coordination.Queue.run/3` says;
-  returns `{:left, entries}`, what has to wait for the next turn.
+  returns `{:left, froms}`, whose requests have to wait for the next turn.
+
+  What has no more than `margin` milliseconds is not begun. The process is linked to `queue` while
+  functions run.
   """
-  @spec run(Store.table(), [Queue.entry()]) :: {:left, [Queue.entry()]}
-  def run(table, entries) do
+  @spec run(Store.table(), [Queue.entry()], non_neg_integer, pid) :: {:left, [GenServer.from()]}
+  def run(table, entries, margin, queue) do
     requests = Enum.map(entries, fn {_from, request} -> request end)
 
     result =
@@ -45,12 +48,14 @@ defmodule Foundation.Coordination.Transaction do
         # mnesia may run this anew: what it began before has been aborted then.
         Process.delete(@failed)
         Enum.each(requests, &Request.again/1)
-        check_wanted(requests)
+        Process.link(queue)
+        check_wanted(requests, margin)
         lock(table)
         head = head!(table)
         nodes = nodes!(table, head)
         if several?(table, nodes), do: check_own_copy(head)
-        {outcomes, {number, rows}} = perform(requests, table, nodes, head.number)
+        {outcomes, {number, rows}} = perform(requests, margin, table, nodes, head.number)
+        Process.unlink(queue)
         next = if rows == %{}, do: head, else: Head.next(head, number)
         if rows != %{}, do: write_head(table, next)
         Enum.each(requests, &Request.committing/1)
@@ -80,7 +85,7 @@ defmodule Foundation.Coordination.Transaction do
     for {{from, _request}, outcome} <- done,
         do: GenServer.reply(from, told(outcome, agreed?, mark))
 
-    Enum.map(left, fn {entry, :left} -> entry end)
+    Enum.map(left, fn {{from, _request}, :left} -> from end)
   end
 
   # What nothing was written in is not confirmed, and the other nodes are told to unlock the table
@@ -99,18 +104,18 @@ defmodule Foundation.Coordination.Transaction do
     _error in [ArgumentError, ErlangError] -> {:aborted, :stopped}
   end
 
-  defp check_wanted(requests) do
-    if not Enum.any?(requests, &Request.wanted?/1), do: :mnesia.abort(:unwanted)
+  defp check_wanted(requests, margin) do
+    if not Enum.any?(requests, &Request.wanted?(&1, margin)), do: :mnesia.abort(:unwanted)
   end
 
   # The outcome of each; the number of the last one that wrote something, and what all wrote. The
   # table is locked meanwhile, and nobody is answered.
-  defp perform(requests, table, nodes, number) do
+  defp perform(requests, margin, table, nodes, number) do
     over = Call.deadline(@turn_ms)
 
     Enum.map_reduce(requests, {number, %{}}, fn request, {number, rows} ->
       context = %{table: table, nodes: nodes, number: number + 1, rows: %{}}
-      outcome = if Call.left(over) > 0, do: perform(request, context), else: :left
+      outcome = if Call.left(over) > 0, do: perform(request, margin, context), else: :left
 
       case outcome do
         {:ok, _value, own} when own == %{} ->
@@ -131,8 +136,8 @@ defmodule Foundation.Coordination.Transaction do
     end)
   end
 
-  defp perform(request, context) do
-    if Request.wanted?(request) and Request.run(request) do
+  defp perform(request, margin, context) do
+    if Request.wanted?(request, margin) and Request.run(request) do
       outcome = call(request.fun, context)
       if Request.ran(request), do: outcome, else: :late
     else
