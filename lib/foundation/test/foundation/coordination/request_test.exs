@@ -35,12 +35,14 @@ defmodule Foundation.Coordination.RequestTest do
   end
 
   test "one whose process is to be killed gets no further, whatever its function does" do
+    supervisor = start_supervised!(Task.Supervisor)
+
     for late <- [request(0), request(60_000)] do
       assert Request.run(late)
       if late.timeout > 0, do: assert(Request.withdraw(late) == :stopped)
       assert Request.kill?(late)
-      {pid, monitor} = spawn_monitor(fn -> Request.ran(late) end)
-      assert_receive {:DOWN, ^monitor, :process, ^pid, :killed}, 5_000
+      task = Task.Supervisor.async_nolink(supervisor, fn -> Request.ran(late) end)
+      assert catch_exit(Task.await(task)) == {:killed, {Task, :await, [task, 5_000]}}
       refute Request.committing(late)
     end
   end
