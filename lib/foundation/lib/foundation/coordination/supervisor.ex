@@ -6,7 +6,7 @@ defmodule Foundation.Coordination.Supervisor do
   """
   use Supervisor
 
-  alias Foundation.Coordination.{Cluster, Feed, Member, Queue, Sweeper, Watchers}
+  alias Foundation.Coordination.{Cluster, Feed, Member, Sweeper, Watchers}
 
   @keeper Foundation.Coordination.TableKeeper
 
@@ -17,15 +17,13 @@ defmodule Foundation.Coordination.Supervisor do
   def init([]) do
     # Those of a supervisor that was killed may not have heard of it yet, and still have their
     # names.
-    names = [@keeper, Watchers, Feed, Cluster.Server, Queue, Sweeper, Member]
-    :ok = Foundation.Termination.await(names)
+    :ok = Foundation.Termination.await([@keeper, Watchers, Feed, Cluster.Server, Sweeper, Member])
 
     children = [
       {Foundation.TableKeeper, name: @keeper, tables: tables()},
       Watchers,
       Feed,
       Cluster.Server,
-      Queue,
       Sweeper,
       Member
     ]

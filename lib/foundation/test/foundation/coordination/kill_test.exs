@@ -19,7 +19,6 @@ defmodule Foundation.Coordination.KillTest do
     Coordination.Watchers,
     Coordination.Feed,
     Coordination.Cluster.Server,
-    Coordination.Queue,
     Coordination.Sweeper,
     Coordination.Member
   ]
@@ -73,26 +72,6 @@ defmodule Foundation.Coordination.KillTest do
         if unquote(victim in @servers), do: settled(unquote(victim), killed)
       end
     end
-  end
-
-  test "the queue is killed while a function runs: that ends, too, and others go on" do
-    supervisor = start_supervised!(Task.Supervisor)
-    test = self()
-
-    endless = fn ->
-      send(test, {:in, self()})
-      receive do: (:never -> :ok)
-    end
-
-    task = Task.Supervisor.async_nolink(supervisor, fn -> Ledger.transaction(endless, 60_000) end)
-    assert_receive {:in, pid}, 5_000
-    ref = Process.monitor(pid)
-    killed = Process.whereis(Coordination.Queue)
-    Signals.kill(killed)
-    assert_receive {:DOWN, ^ref, :process, ^pid, :killed}, 5_000
-    assert Task.await(task) == {:error, :unavailable}
-    assert {:ok, :went} = retry(fn -> Ledger.transaction(fn -> :went end, 5_000) end)
-    settled(Coordination.Queue, killed)
   end
 
   # The next test kills another of them. A table outlives its owner or its keeper, not both: so until the
