@@ -53,8 +53,12 @@ defmodule MABEAM.Legacy.Coordination do
   end
 
   @doc false
-  def ask(agent, request, deadline),
-    do: MABEAM.Comms.request(agent, request, Call.left(deadline))
+  def ask(agent, request, deadline) do
+    case Call.left(deadline) do
+      0 -> {:error, :timeout}
+      left -> MABEAM.Comms.request(agent, request, left)
+    end
+  end
 
   defp answer(_task, {:ok, answer}), do: answer
   defp answer(_task, {:exit, reason}), do: {:error, {:exit, reason}}
