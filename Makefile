@@ -28,7 +28,7 @@ demo: ## boot the reference node as it was audited, then under supervision, and 
 
 test: ## every test and check, in under 20 minutes on 2 cores
 	@test/support/packages.sh build test
-	@$(RUN) build c stress fuzz erl ex mutants foundation mabeam dialyzer lint cross bench asan
+	@$(RUN) build erl ex foundation mabeam bench -- c stress fuzz mutants dialyzer lint cross asan
 
 test-c: ## Criterion, the stress programs under ThreadSanitizer, and a fuzzer
 	@$(RUN) c stress fuzz

@@ -193,13 +193,20 @@ detach_while_attaching(_Config) ->
     Me = self(),
     %% The first progress report comes from a session that is attaching; the caller is held there.
     Sleepers = [spawn(fun() -> receive stop -> ok end end) || _ <- lists:seq(1, 20000)],
-    Caller = spawn_monitor(
-               fun() ->
-                       Progress = fun(_, _) -> lineage:detach() end,
-                       Me ! {self(), lineage:attach(#{progress => Progress})}
-               end),
-    receive {_, {error, {detached_meanwhile, _}}} -> ok end,
-    wait_for(Caller),
+    Attach = fun Attach() ->
+                     Caller = spawn_monitor(
+                                fun() ->
+                                        Progress = fun(_, _) -> lineage:detach() end,
+                                        Me ! {answer, lineage:attach(#{progress => Progress})}
+                                end),
+                     wait_for(Caller),
+                     receive
+                         {answer, {error, {detached_meanwhile, _}}} -> ok;
+                         %% It was kept waiting until the session had attached.
+                         {answer, {ok, _}} -> Attach()
+                     end
+             end,
+    Attach(),
     {error, closed} = lineage_nif:info(),
     none = lineage_hook:holder(),
     [P ! stop || P <- Sleepers],
@@ -277,7 +284,7 @@ yield_to_dbg(_Config) ->
                      {ok, _} = dbg:p(new, [procs]),
                      Pid = spawn(fun() -> receive stop -> ok end end),
                      receive {trace, Pid, spawned, _, _} -> ok end,
-                     dbg:stop(),
+                     stop_dbg(),
                      Pid
              end),
     #{flags := Flags} = lineage_nif:record(Seen),
@@ -293,9 +300,15 @@ yielder_dies(_Config) ->
     {ok, _} = lineage:attach(),
     wait_for(spawn_monitor(fun() -> lineage:yield(fun() -> exit(gone) end) end)),
     wait_for(spawn_monitor(fun() -> lineage:yield(fun() -> exit(self(), kill), receive never -> ok end end) end)),
-    %% The session has its own monitor of the yielder; it was set earlier than ours.
+    resumed().
+
+%% The session hears of the yielder's end by a monitor of its own, it may be later than we by ours.
+resumed() ->
     lineage_session:check(),
-    {lineage_nif, _} = lineage_hook:holder().
+    case lineage_hook:holder() of
+        {lineage_nif, _} -> ok;
+        none -> resumed()
+    end.
 
 dbg_takes_the_hook(_Config) ->
     {ok, _} = lineage:attach(),
@@ -305,17 +318,20 @@ dbg_takes_the_hook(_Config) ->
     Unseen = spawn(fun() -> receive stop -> ok end end),
     undefined = lineage_nif:record(Unseen),
     ?assertMatch([_ | _], [N || N <- lineage_session:lookup(notes), matches(N, <<"hook on new processes is gone">>)]),
-    %% dbg:stop/0 returns before its tracer is gone, which holds the hook for as long.
-    {ok, Tracer} = dbg:get_tracer(),
-    Gone = {Tracer, monitor(process, Tracer)},
-    dbg:stop(),
-    wait_for(Gone),
+    stop_dbg(),
     lineage_session:check(),
     #{flags := Flags} = lineage_nif:record(Unseen),
     ?assert(lists:member(seeded, Flags)),
     {lineage_nif, _} = lineage_hook:holder(),
     same_sets(1),
     Unseen ! stop.
+
+%% dbg:stop/0 returns before its tracer is gone, which holds the hook for as long.
+stop_dbg() ->
+    {ok, Tracer} = dbg:get_tracer(),
+    Gone = {Tracer, monitor(process, Tracer)},
+    dbg:stop(),
+    wait_for(Gone).
 
 %% erlang:trace(all, false, [all]) takes every flag from everybody.
 flags_cleared(_Config) ->
@@ -354,7 +370,7 @@ another_tracer_first(_Config) ->
     {error, {tracer_held, Sentence}} = lineage:attach(),
     ?assert(matches(Sentence, <<"dbg:stop()">>)),
     {error, closed} = lineage_nif:info(),
-    dbg:stop(),
+    stop_dbg(),
     {ok, _} = lineage:attach().
 
 %% A tool was stopped, and its tracer has something to do still.
@@ -430,7 +446,7 @@ nif_missing(Config) ->
     ok = filelib:ensure_dir(filename:join(Dir, "x")),
     [{ok, _} = file:copy(File, filename:join(Dir, filename:basename(File)))
      || File <- filelib:wildcard(filename:join(ebin(), "lineage*"))],
-    {ok, Peer, _} = peer:start(#{connection => standard_io, args => ["-pa", Dir]}),
+    {ok, Peer, _} = peer:start(#{connection => standard_io, wait_boot => 120000, args => ["-pa", Dir]}),
     {error, {nif_missing, Sentence}} = peer:call(Peer, lineage, attach, []),
     ?assert(matches(Sentence, <<"make">>)),
     ?assert(matches(Sentence, list_to_binary(erlang:system_info(otp_release)))),
@@ -575,7 +591,7 @@ on_peer(Fun) ->
     on_peer(Fun, []).
 
 on_peer(Fun, Args) ->
-    {ok, Peer, _} = peer:start(#{connection => standard_io,
+    {ok, Peer, _} = peer:start(#{connection => standard_io, wait_boot => 120000,
                                  args => Args ++ ["-pa", ebin(), filename:dirname(code:which(?MODULE))]}),
     try Fun(Peer) after peer:stop(Peer) end.
 

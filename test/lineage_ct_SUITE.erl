@@ -107,7 +107,7 @@ bad_options(Config) ->
      end || Options <- [#{within => soon}, [{action, shout}], #{what => 1}, nonsense]].
 
 lesser_session(Config) ->
-    {{0, 0, {0, _}}, Done, _} = run(Config, #{}, [], fun(Peer) -> {ok, _} = peer:call(Peer, lineage, attach, []), ok end),
+    {{0, 0, {0, _}}, Done, _} = run(Config, #{}, [], fun(Peer) -> {ok, _} = peer:call(Peer, lineage, attach, [], 120000), ok end),
     [{failed, {error, Sentence}}] = [Why || {init_per_suite, Why} <- Done],
     ?assert(has(Sentence, "exits")).
 
@@ -139,7 +139,7 @@ run(Config, Options, Hooks, Before) ->
     Dir = ?config(priv_dir, Config),
     Logs = filename:join(Dir, "logs" ++ integer_to_list(erlang:unique_integer([positive]))),
     ok = file:make_dir(Logs),
-    {ok, Peer, _} = peer:start(#{connection => standard_io,
+    {ok, Peer, _} = peer:start(#{connection => standard_io, wait_boot => 120000,
                                  args => ["-pa", filename:dirname(code:which(lineage)), filename:dirname(code:which(?MODULE)), Dir]}),
     try
         ok = Before(Peer),

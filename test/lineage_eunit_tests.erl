@@ -106,8 +106,9 @@ parallel() ->
 work(_N, Leaks, Keeper) ->
     Me = self(),
     %% The process between is dead when the test ends.
-    Between = spawn(fun() -> Me ! {self(), loiter()} end),
+    {Between, Monitor} = spawn_monitor(fun() -> Me ! {self(), loiter()} end),
     Pid = receive {Between, Child} -> Child end,
+    receive {'DOWN', Monitor, process, Between, normal} -> ok end,
     case Leaks of
         true -> Keeper ! {keep, Pid};
         false -> stop(Pid)
@@ -204,7 +205,7 @@ late() ->
     true = unregister(user),
     true = register(user, spawn_link(fun() -> printer(Me, User) end)),
     try
-        Results = run(lineage_eunit:no_leaks(?SOON, {timeout, 0.1, {7, fun() -> named_leak(), receive never -> ok end end}})),
+        Results = run(lineage_eunit:no_leaks(?SOON, {timeout, 2, {7, fun() -> named_leak(), receive never -> ok end end}})),
         ?assertMatch([{_, {cancel, _}, _} | _], Results),
         receive {printed, Text} -> ?assert(has(Text, place(loiter_line()))) end
     after

@@ -188,13 +188,10 @@ run_sets(Count, Exits) ->
 
 %% Each turn is one birth. At most 20 of a worker's processes wait at a time.
 rough(0, Waiting) ->
-    [exit(P, kill) || P <- Waiting],
-    ok;
+    end_all(Waiting);
 rough(N, Waiting) when length(Waiting) > 20 ->
     {Victims, Rest} = lists:split(15, Waiting),
-    Monitors = [monitor(process, P) || P <- Victims],
-    [exit(P, kill) || P <- Victims],
-    [receive {'DOWN', M, process, _, _} -> ok end || M <- Monitors],
+    end_all(Victims),
     rough(N, Rest);
 rough(N, Waiting) ->
     Pid = case rand:uniform(7) of
@@ -208,6 +205,12 @@ rough(N, Waiting) ->
           end,
     receive {'DOWN', _, process, _, _} -> ok after 0 -> ok end,
     rough(N - 1, [Pid | Waiting]).
+
+end_all(Pids) ->
+    Monitors = [monitor(process, P) || P <- Pids],
+    [exit(P, kill) || P <- Pids],
+    [receive {'DOWN', M, process, _, _} -> ok end || M <- Monitors],
+    ok.
 
 spawn_linked() ->
     Pid = spawn_link(fun wait/0),
@@ -280,7 +283,7 @@ on_peer(Function, Args) ->
     on_peer(Function, Args, []).
 
 on_peer(Function, Args, Flags) ->
-    {ok, Peer, _} = peer:start(#{connection => standard_io,
+    {ok, Peer, _} = peer:start(#{connection => standard_io, wait_boot => 120000,
                                  args => Flags ++ ["-pa", filename:dirname(code:which(lineage_hook)),
                                                    filename:dirname(code:which(?MODULE))]}),
     try

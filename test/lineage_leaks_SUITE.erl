@@ -330,9 +330,11 @@ the_sampler_is_the_sessions(_) ->
     ?assertMatch(#{growing := []}, lineage:leaks()),
     ok = lineage:unwatch(Watch),
     Next = whereis(lineage_leaks),
-    Monitor2 = monitor(process, Next),
+    Monitors = [{monitor(process, Pid), Pid} || Pid <- [Next, Session]],
     exit(Session, kill),
-    receive {'DOWN', Monitor2, process, Next, _} -> ok end.
+    [receive {'DOWN', M, process, Pid, _} -> ok end || {M, Pid} <- Monitors],
+    %% which_children answers when the supervisor has started another one.
+    [{lineage_session, _, _, _}] = supervisor:which_children(lineage_sup).
 
 %% The counts
 

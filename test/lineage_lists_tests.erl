@@ -4,7 +4,7 @@
 
 -include_lib("eunit/include/eunit.hrl").
 
--define(DEADLINE, 1000).
+-define(DEADLINE, 60000).
 
 %% A function that an entry names and that its module does not have would match nobody, silently.
 functions_exist_test_() ->

@@ -198,7 +198,7 @@ on_peer(Fun) ->
     on_peer([], Fun).
 
 on_peer(Args, Fun) ->
-    {ok, Peer, _} = peer:start(#{connection => standard_io,
+    {ok, Peer, _} = peer:start(#{connection => standard_io, wait_boot => 120000,
                                  args => Args ++ ["-pa", filename:dirname(code:which(lineage)),
                                           filename:dirname(code:which(?MODULE))]}),
     try Fun(Peer) after peer:stop(Peer) end.

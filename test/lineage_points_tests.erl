@@ -20,7 +20,7 @@ open_test_() ->
              {ok, _} = lineage_nif:open(#{exits => all, max_bytes => 1 bsl 28, process_limit => erlang:system_info(process_limit)})
      end,
      fun(_) -> lineage_nif:close() end,
-     [{timeout, 60, fun groups/0}, fun loaded_later/0, fun exits/0, fun others_point/0]}.
+     [{timeout, 600, Test} || Test <- [fun groups/0, fun loaded_later/0, fun exits/0, fun others_point/0]]}.
 
 none() ->
     #{session := Session} = lineage_nif:info(),

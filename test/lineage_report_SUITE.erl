@@ -575,7 +575,7 @@ node_with_lineage(Name) ->
 plain_node(Name) ->
     Full = peer:random_name(Name),
     Paths = lists:append([["-pa", filename:dirname(code:which(M))] || M <- [lineage, ?T]]),
-    {ok, Peer, Node} = peer:start_link(#{name => Full, connection => standard_io, args => Paths}),
+    {ok, Peer, Node} = peer:start_link(#{name => Full, connection => standard_io, wait_boot => 120000, args => Paths}),
     {Peer, Node}.
 
 stop_nodes(Peers) ->

@@ -476,9 +476,12 @@ static void drop(struct lin_recorder *recorder, uint32_t n) {
     for (uint32_t count = 1; position < to && count != 0; position += count) {
         count = lin_stream_read(recorder->source->stream, n, &position, (uint32_t)(to - position),
                                 &events);
-        for (uint32_t i = 0; i < count; i++)
-            recorder->ring[n].untold += events[i].kind == LIN_EV_GAP ? events[i].a : 1;
-        recorder->dropped += count;
+        for (uint32_t i = 0; i < count; i++) {
+            /* Those that a GAP tells of are counted by their ring. */
+            bool gap = events[i].kind == LIN_EV_GAP;
+            recorder->ring[n].untold += gap ? events[i].a : 1;
+            recorder->dropped += !gap;
+        }
     }
     recorder->ring[n].read = recorder->ring[n].written = position;
     lin_stream_written(recorder->source->stream, n, position);

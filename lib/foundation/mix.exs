@@ -18,7 +18,9 @@ defmodule Foundation.MixProject do
   def application do
     [
       mod: {Foundation.Application, []},
-      extra_applications: [:logger, :mnesia],
+      extra_applications: [:logger],
+      # Started by the coordination, and again when it has died: a permanent application would end the node.
+      included_applications: [:mnesia],
       env: [
         supervision: [phase_1: true, phase_2: true, phase_3: true, phase_4: true],
         supervision_switch: Foundation.Monitoring

@@ -83,9 +83,9 @@ mark_names(#{names := Names}, Before) ->
     maps:foreach(fun({_, Class}, Pid) -> lineage_nif:mark(Pid, Class) end, Now),
     Now.
 
-%% @doc Seeds `Pids' and flags those that the mode `exits' wants watched. `Progress' gets the number
-%% of processes that are done.
--spec seed(lineage_hook:hook(), [pid()], #{exits := suspects | all, rules := rules()},
+%% @doc Seeds `Pids' and flags those that the mode `exits' wants watched, unless there is no hook. `Progress' gets the
+%% number of processes that are done.
+-spec seed(lineage_hook:hook() | none, [pid()], #{exits := suspects | all, rules := rules()},
            fun((non_neg_integer()) -> term())) -> result().
 seed(Hook, Pids, #{exits := Exits, rules := Rules}, Progress) ->
     Table = ets:new(lineage_baseline, [public, {write_concurrency, true}, {read_concurrency, true}]),
@@ -213,6 +213,8 @@ reflag(#{exits := Exits} = Context, Pid, Acc) ->
     Exits =:= suspects andalso relink(Context, Pid),
     Acc1.
 
+watch(#{hook := none}, _Pid, Acc) ->
+    Acc;
 watch(#{hook := Hook}, Pid, #{flagged := Flagged, held := Held} = Acc) ->
     case lineage_hook:flag(Hook, Pid) of
         ok -> Acc#{flagged := Flagged + 1};

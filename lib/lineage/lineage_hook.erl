@@ -5,7 +5,7 @@
 %% every scheduler while the VM walks its process table. Flags go pid by pid.
 -module(lineage_hook).
 
--export([api/0, has_system/0, holder/0, holder/1, new/1, arm/1, check/1, disarm/1, destroy/1, clear_stale/0,
+-export([api/0, has_system/0, holder/0, holder/1, new/1, arm/1, weak/1, check/1, disarm/1, destroy/1, clear_stale/0,
          flag/2, unflag/2, state/1, session/2, vm/2]).
 
 -export_type([hook/0, holder/0]).
@@ -92,6 +92,11 @@ arm(#{api := single, state := State} = Hook) ->
         Holder ->
             {error, {tracer_held, Holder}}
     end.
+
+%% @doc The same to look with only: whoever has it does not keep the trace session of 27+ alive.
+-spec weak(hook()) -> hook().
+weak(#{api := sessions, handle := {_Strong, Weak}} = Hook) -> Hook#{handle := Weak};
+weak(Hook) -> Hook.
 
 %% @doc Whether new processes are hooked at this moment, and by whom if not by us.
 -spec check(hook()) -> ok | none | {held, holder()}.

@@ -47,6 +47,8 @@ open(Name, Pid, First) ->
     _ = lineage_session:lookup(options, [Name, Pid]),
     %% Before the row is there: the session asks whether its owner lives.
     is_pid(Pid) andalso node(Pid) =:= node() orelse lineage_error:raise({unknown_pid, Pid}, [Name, Pid]),
+    %% What is learnt of later than born gets the scope that its parent has then.
+    lineage_session:caught_up(),
     Id = atomics:add_get(persistent_term:get(?MODULE), 1, 1),
     Scope = #scope{id = Id, parent = 0, owner = Pid, name = text(Name), nested = false, state = open, at = now_ms(),
                    blind = lineage_session:lookup(blind_ms, [Name, Pid]), silent = silent_failures(), report = undefined},
@@ -65,7 +67,7 @@ open(Name, Pid, First) ->
         dead ->
             ets:delete(?TABLE, Id),
             case First andalso is_process_alive(Pid) of
-                %% It was born while another tool had the hook.
+                %% It was born past a hook that is ours.
                 true -> lineage_session:check(), open(Name, Pid, false);
                 false -> lineage_error:raise({unknown_pid, Pid}, [Name, Pid])
             end

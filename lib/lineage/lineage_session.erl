@@ -8,7 +8,7 @@
 
 -behaviour(gen_server).
 
--export([start_link/0, attach/1, detach/0, yield/1, lookup/1, lookup/2, checked/1, check/0, requests/0, stream/0, journal/0]).
+-export([start_link/0, attach/1, detach/0, yield/1, lookup/1, lookup/2, checked/1, check/0, caught_up/0, requests/0, stream/0, journal/0]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2, collect/4]).
 
 -record(st, {phase = idle :: idle | attaching | attached | yielded,
@@ -137,7 +137,21 @@ checked(Rows) ->
 %% has taken it, and whether anything was born unseen. Returns when what can be mended is mended.
 -spec check() -> ok.
 check() ->
-    gen_server:call(?MODULE, check, infinity).
+    try
+        gen_server:call(?MODULE, check, infinity)
+    catch
+        exit:{_, {gen_server, call, _}} -> ok   % it has just ended
+    end.
+
+%% @doc Returns when the census has what was born before this call and lives, though the hook was taken or given up.
+%% What is born past a hook that is ours, by another tool's `set_on_spawn', the session finds by itself in seconds.
+-spec caught_up() -> ok.
+caught_up() ->
+    Hook = row(hook),
+    case Hook =/= undefined andalso lineage_hook:check(Hook) =:= ok andalso row(hook) =:= Hook of
+        true -> ok;
+        false -> check()
+    end.
 
 %% @doc Has the trace points of supervisors set, for a scope that is there already.
 -spec requests() -> ok.
@@ -222,6 +236,8 @@ handle_call(yield, _From, St) ->
     {reply, {error, {not_attached, row(ended)}}, St};
 handle_call(check, _From, #st{phase = attached, watch = Watch} = St) ->
     {reply, ok, check(mark(St#st{watch = lineage_watch:due(Watch)}))};
+handle_call(check, _From, #st{phase = yielded, watch = Watch} = St) ->
+    {reply, ok, St#st{watch = lineage_watch:seed_unseen(Watch)}};
 handle_call(check, _From, St) ->
     {reply, ok, St};
 handle_call(requests, _From, #st{phase = attached} = St) ->
@@ -453,7 +469,7 @@ attached(Result, #st{options = Options, hook = Hook, started = Started, caller =
                #{overhead := off} -> undefined;
                #{overhead := Mode} -> lineage_duty:new(Mode, Options)
            end,
-    rows([{duty, Duty}, {phase, attached}, {options, Options}, {since, Since}, {orphans_checked, undefined}, {coverage, undefined},
+    rows([{duty, Duty}, {hook, lineage_hook:weak(Hook)}, {phase, attached}, {options, Options}, {since, Since}, {orphans_checked, undefined}, {coverage, undefined},
           {blind_ms, 0}, {blind_from, undefined}, {notes, Notes}, {ended, undefined}]),
     #{births := Births} = lineage_nif:info(),
     St2 = St1#st{phase = attached, fuse = Fuse, result = Result, caller = undefined, duty = Duty,
@@ -595,7 +611,7 @@ undo(Reply, Ended, #st{hook = Hook, collector = Collector, caller = Alias, yield
     lineage_nif:close(),
     [demonitor(Yield, [flush]) || Yield <- Yields],
     atomics:put(attached(), 1, 0),
-    [ets:delete(?TABLE, Key) || Key <- [options, since, orphans_checked, coverage, blind_ms, blind_from, notes, duty]],
+    [ets:delete(?TABLE, Key) || Key <- [options, hook, since, orphans_checked, coverage, blind_ms, blind_from, notes, duty]],
     is_reference(Alias) andalso (Alias ! {Alias, reply, Reply}),
     #st{}.
 
@@ -698,9 +714,13 @@ check(#st{watch = Watch} = St0) ->
     lineage_scope:reap(?IDLE_MS),
     St = sample(disarm_requests(St0)),
     say(rearm_points(St)),
+    %% Who looks for the hook must not find it set again before all is known that was born without it.
+    lineage_hook:check(St#st.hook) =:= ok orelse ets:delete(?TABLE, hook),
     St1 = tell(lineage_watch:check(Watch), St),
     %% A trace session that was destroyed has been replaced.
-    measure(St1#st{hook = lineage_watch:hook(St1#st.watch)}).
+    Hook = lineage_watch:hook(St1#st.watch),
+    rows([{hook, lineage_hook:weak(Hook)}]),
+    measure(St1#st{hook = Hook}).
 
 tell(Watch, St) ->
     #{blind_ms := Ms, blind_from := From, news := News} = lineage_watch:told(Watch),

@@ -95,7 +95,7 @@ loop(Running, Acc, #{stuck := Stuck}) when map_size(Running) =:= 0 ->
     {Acc, Stuck};
 loop(Running, Acc, #{tag := Tag, merge := Merge, done := Done, progress := Progress} = Walk) ->
     receive
-        {Tag, done, Pid, Result} ->
+        {Tag, done, Pid, Result} when is_map_key(Pid, Running) ->
             #{Pid := #{batch := Batch, monitor := Monitor, place := Place}} = Running,
             Done1 = Done + length(Batch),
             Progress(Done1),
@@ -107,6 +107,9 @@ loop(Running, Acc, #{tag := Tag, merge := Merge, done := Done, progress := Progr
                 {Next, Walk1} ->
                     loop(give(Pid, Monitor, Place, Next, Running, Tag), Acc1, Walk1)
             end;
+        %% It had stood still until just when it was killed: its batch is being done again.
+        {Tag, done, _Late, _Result} ->
+            loop(Running, Acc, Walk);
         {'DOWN', Monitor, process, Pid, Reason} when is_map_key(Pid, Running),
                                                      map_get(monitor, map_get(Pid, Running)) =:= Monitor ->
             %% Only for a caller that traps exits; another one went down by the link.

@@ -7,7 +7,7 @@
 %% comparison of `processes()' with the census finds.
 -module(lineage_watch).
 
--export([new/3, check/1, due/1, blind/1, told/1, forget/1, hook/1]).
+-export([new/3, check/1, seed_unseen/1, due/1, blind/1, told/1, forget/1, hook/1]).
 
 -export_type([watch/0]).
 
@@ -61,17 +61,17 @@ forget(Watch) ->
 check(#watch{hook = Hook, blind_from = Blind} = Watch) ->
     case lineage_hook:check(Hook) of
         ok when Blind =:= undefined ->
-            compare(Watch#watch{ok_at = now_ms()});
+            seldom(fun compare/1, Watch#watch{ok_at = now_ms()});
         ok ->
             mend(Hook, Watch);
         none ->
             case lineage_hook:arm(Hook) of
                 {ok, Hook1} -> mend(Hook1, Watch);
-                {error, {tracer_held, Holder}} -> taken(Holder, Watch);
+                {error, {tracer_held, Holder}} -> taken(Holder, seldom(fun seed_unseen/1, Watch));
                 {error, _} -> blind_since(Watch)
             end;
         {held, Holder} ->
-            taken(Holder, Watch)
+            taken(Holder, seldom(fun seed_unseen/1, Watch))
     end.
 
 taken(Holder, #watch{blind_from = undefined} = Watch) ->
@@ -104,18 +104,18 @@ watched(suspects) ->
             lists:member(suspect, Flags)].
 
 %% Never more than a hundredth of the time goes into comparing.
-compare(#watch{compare_due = Due} = Watch) ->
+seldom(Compare, #watch{compare_due = Due} = Watch) ->
     Start = now_ms(),
     case Start >= Due of
         false ->
             Watch;
         true ->
-            Watch1 = compare_now(Watch),
+            Watch1 = Compare(Watch),
             Took = now_ms() - Start,
             Watch1#watch{compare_due = Start + max(?COMPARE_MS, 100 * Took)}
     end.
 
-compare_now(#watch{behind = Behind} = Watch) ->
+compare(#watch{behind = Behind} = Watch) ->
     Count = erlang:system_info(process_count),
     case Count =< ?COMPARE_ALL orelse short(Count) of
         false -> Watch#watch{behind = false, compared_at = now_ms()};
@@ -137,6 +137,13 @@ compare_sets(#watch{hook = Hook, context = Context, compared_at = At} = Watch) -
         _ -> Watch1#watch{blind_ms = Watch#watch.blind_ms + Now - At,
                           news = [{coexistence, {missed, Missed}} | Watch#watch.news]}
     end.
+
+%% @doc Learns of what was born while the hook is another's: it is not flagged before the hook is ours again, which
+%% ends the blind time, too.
+-spec seed_unseen(watch()) -> watch().
+seed_unseen(#watch{context = Context} = Watch) ->
+    _ = lineage_walk:apart(fun() -> seed_missing(none, Context) end),
+    Watch.
 
 %% How many live processes the census did not know. The census is read first, so that what is born
 %% between the two readings is asked for once more, and not taken for missed.

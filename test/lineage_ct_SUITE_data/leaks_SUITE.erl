@@ -109,7 +109,7 @@ late_again(_Config) ->
     late().
 
 late() ->
-    ct:timetrap(50),
+    ct:timetrap(500),
     receive never -> ok end.
 
 skips(_Config) -> {skip, "for a reason"}.

@@ -137,7 +137,7 @@ for release in "$@"; do
     $tests || continue
     echo "== $release: $(enter "$cache/$release" elixir --version 2>/dev/null | tail -n 1)"
     log=$cache/$release-tests.log
-    in_copy "$release" test/support/run.sh build c erl ex foundation mabeam 2>&1 | tee "$log" || status=1
+    in_copy "$release" test/support/run.sh build erl -- ex foundation mabeam c 2>&1 | tee "$log" || status=1
     lines+=("$release: $(tail -n 1 "$log")")
 done
 $tests || exit 0

@@ -2,7 +2,11 @@
 # Runs stages of the tests one after another, all of them also after one has failed, and closes with
 # the runners' own last lines and one line that sums them up.
 #
-#   run.sh STAGE...      of: build c stress fuzz erl ex mutants foundation mabeam dialyzer lint cross asan bench
+#   run.sh STAGE... [-- STAGE...]
+#
+# of: build c stress fuzz erl ex mutants foundation mabeam dialyzer lint cross asan bench. Those behind
+# the dashes run one after another, too, beside all but the first of those before it and at a low
+# priority: most tests wait more than they compute. What they print is shown at the end.
 #
 # A stage's output is shown, and kept in _build/log/STAGE.log. A stage whose runner counts tests (c,
 # erl, ex, foundation, mabeam, asan) adds those; each of the others is one check, passed or failed.
@@ -15,6 +19,7 @@ mkdir -p "$logs"
 passed=0
 failed=0
 closing=()
+wrong=()
 told=
 esc=$(printf '\033')
 
@@ -172,7 +177,8 @@ stage_asan() {
 }
 
 stage_bench() {
-    bench/run.sh --small
+    # Not what dialyzer may be writing beside it.
+    LINEAGE_EBIN=_build/rebar3/test/lib/lineage/ebin bench/run.sh --small
 }
 
 # Prints, from a log, the closing lines of whichever runners ran: "RUNNER<tab>PASSED<tab>FAILED<tab>LINE".
@@ -221,21 +227,17 @@ closing_lines() {
         END { if (exunit != "") told("ExUnit", exunit_ok, exunit_bad, exunit) }'
 }
 
-# Names, from a log, the tests that failed, each with the first line of why.
+# Names, from a log, the tests that failed, each with the first lines of why.
 failures() {
     sed -e "s/$esc\[[0-9;]*m//g" "$1" | awk '
-        /==> .*: FAILED/ || /^ +[0-9]+\) test / || /\*failed\*/ || /^\[FAIL\]/ { print "  " $0; why = 2; next }
+        /==> .*: FAILED/ || /^ +[0-9]+\) test / || /\*failed\*/ || /^\[FAIL\]/ { print "  " $0; why = 6; next }
         why > 0 && NF > 0 && !/==> *$/ && !/: OK$/ { print "      " $0; why-- }' | cut -c1-200 | head -n 60
 }
 
-for stage in "$@"; do
-    started=$SECONDS
-    echo "== $stage"
-    "stage_$stage" 2>&1 | tee "$logs/$stage.log"
-    status=$?
-    echo "== $stage: $([ $status = 0 ] && echo ok || echo FAILED), $((SECONDS - started)) s"
-    stage_passed=0
-    stage_failed=0
+# judge STAGE STATUS SECONDS: counts what its log tells.
+judge() {
+    local stage=$1 status=$2 stage_passed=0 stage_failed=0 runner ok bad line
+    echo "== $stage: $([ "$status" = 0 ] && echo ok || echo FAILED), $3 s"
     while IFS=$'\t' read -r runner ok bad line; do
         stage_passed=$((stage_passed + ok))
         stage_failed=$((stage_failed + bad))
@@ -246,27 +248,73 @@ for stage in "$@"; do
     case $stage in
         c | erl | ex | foundation | mabeam | asan)
             # A runner that died, or found nothing to run, closes on no failure: it is one.
-            if [ "$stage_failed" = 0 ] && { [ $status != 0 ] || [ "$stage_passed" = 0 ]; }; then
+            if [ "$stage_failed" = 0 ] && { [ "$status" != 0 ] || [ "$stage_passed" = 0 ]; }; then
                 stage_failed=1
                 closing+=("$stage: failed (see $logs/$stage.log)")
             fi ;;
         *)
-            if [ $status = 0 ]; then stage_passed=1; else stage_failed=1; fi
-            closing+=("$stage: $([ $status = 0 ] && echo ok || echo "failed (see $logs/$stage.log)")") ;;
+            if [ "$status" = 0 ]; then stage_passed=1; else stage_failed=1; fi
+            closing+=("$stage: $([ "$status" = 0 ] && echo ok || echo "failed (see $logs/$stage.log)")") ;;
     esac
     passed=$((passed + stage_passed))
     failed=$((failed + stage_failed))
-    [ "$stage_failed" = 0 ] || mapfile -t -O "${#closing[@]}" closing < <(failures "$logs/$stage.log")
+    [ "$stage_failed" = 0 ] ||
+        mapfile -t -O "${#wrong[@]}" wrong < <(echo "$stage failed:"; failures "$logs/$stage.log")
+}
+
+# In a process group of its own, which ends with this script when that is interrupted.
+run_beside() {
+    local stage
+    for stage in "$@"; do rm -f "$logs/$stage".{ended,log}; done
+    set -m
+    {
+        renice -n 10 "$BASHPID"
+        for stage in "$@"; do
+            started=$SECONDS
+            "stage_$stage" > "$logs/$stage.log" 2>&1 < /dev/null
+            echo "$? $((SECONDS - started))" > "$logs/$stage.ended"
+        done
+    } > /dev/null 2>&1 &
+    set +m
+    aside=$!
+    trap 'kill -- "-$aside" 2> /dev/null' EXIT
+}
+
+stages=$*
+beside=()
+case " $stages " in *" -- "*) read -ra beside <<< "${stages#*-- }" ;; esac
+aside=
+
+for stage in ${stages%% -- *}; do
+    started=$SECONDS
+    echo "== $stage"
+    "stage_$stage" 2>&1 | tee "$logs/$stage.log"
+    status=$?
+    judge "$stage" $status $((SECONDS - started))
     # Without a build there is nothing to test.
-    [ "$stage" = build ] && [ $status != 0 ] && break
+    [ "$stage" = build ] && [ $status != 0 ] && beside=() && break
+    [ -n "$aside" ] || [ ${#beside[@]} = 0 ] || run_beside "${beside[@]}"
+done
+
+if [ ${#beside[@]} -gt 0 ]; then
+    wait "$aside"
+    trap - EXIT
+fi
+for stage in "${beside[@]}"; do
+    echo "== $stage"
+    read -r status seconds 2> /dev/null < "$logs/$stage.ended" || { status=1 seconds=0; }
+    cat "$logs/$stage.log"
+    judge "$stage" "$status" "$seconds"
 done
 
 echo
-echo "Stages: $*; $((SECONDS / 60)) min $((SECONDS % 60)) s."
+echo "Stages: $stages; $((SECONDS / 60)) min $((SECONDS % 60)) s."
 echo "Long checks, as a part of make soak: storms $storm of 1000000 births a worker," \
     "$cycles of 1000 attach/detach cycles; 300 of 10000 kills and 2 of 20 partitions of the reference node;" \
     "2 of 20 seeds of the user's suite that leaks, 2 of 5 mutants of the attribution;" \
     "the journal's reader fuzzed for half a minute of an hour; benchmarks for the form of their output only."
 printf '%s\n' "${closing[@]}"
+# Last: who sees the end only, as CI shows it, sees what failed.
+[ ${#wrong[@]} = 0 ] || printf '%s\n' "${wrong[@]}"
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]

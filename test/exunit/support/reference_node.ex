@@ -9,6 +9,7 @@ defmodule Lineage.ReferenceNode do
   alias Foundation.BEAM.Processes
   alias Foundation.Coordination.Primitives
   alias Foundation.ProcessRegistry
+  alias Foundation.Test.Peer
   alias MABEAM.{Agent, Comms, Coordination, LoadBalancer}
 
   defmodule Holder do
@@ -270,6 +271,8 @@ defmodule Lineage.ReferenceNode do
   defp with_holder(fun) do
     :ok = Agent.register("holder", Holder, config: self())
     {:ok, _pid} = Agent.start("holder")
+    # What started it has told so, and may not be gone yet; nor may what the row before did.
+    Enum.each([MABEAM.TaskSupervisor, MABEAM.CoordinationSupervisor], &Peer.quiet/1)
 
     try do
       fun.()

@@ -2,8 +2,8 @@ defmodule Foundation.Test.Peer do
   @moduledoc """
   What `Foundation.Test.Cluster` and the tests have done on the cluster's nodes.
   """
-  alias Foundation.Coordination.{Cluster, Ledger}
-  alias Foundation.{Events, Telemetry}
+  alias Foundation.{Call, Events, Telemetry}
+  alias Foundation.Coordination.{Cluster, Ledger, Store}
 
   @doc """
   Starts `apps`, with `env` set and Lineage attached before if it shall be (`true`, or the options of
@@ -176,6 +176,14 @@ defmodule Foundation.Test.Peer do
   end
 
   defp victims(name), do: List.wrap(Process.whereis(name))
+
+  @doc "Lets mnesia join that of `nodes`, and leave it at once."
+  @spec visit([node]) :: :ok
+  def visit(nodes) do
+    :ok = Store.restart()
+    :ok = Store.join(nodes, Call.deadline(10_000))
+    Store.stop()
+  end
 
   @doc "Lets connections to and from `node` fail, those that will be tried."
   @spec refuse(node) :: :ok

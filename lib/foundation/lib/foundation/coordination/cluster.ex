@@ -62,11 +62,12 @@ defmodule Foundation.Coordination.Cluster do
 
   @doc """
   Whether the nodes with an active copy are a majority, and the composition of the table's latest
-  epoch, without interruption since it began.
+  epoch, without interruption since it began; and this node has nothing to go back to.
   """
   @spec agrees?(Store.head(), [node]) :: boolean
   def agrees?(head, active) do
     head.nodes == active and length(active) >= majority() and head.epoch > Formation.ended() and
+      not Formation.kept?() and
       Enum.all?(active, &(&1 == node() or &1 in Node.list()))
   end
 

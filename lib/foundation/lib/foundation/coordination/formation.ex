@@ -22,7 +22,11 @@ defmodule Foundation.Coordination.Formation do
   been broken off.
   """
   @spec sound?() :: boolean
-  def sound?, do: Store.running?() and Store.active(Store.local()) != [] and mark(:kept) == nil
+  def sound?, do: Store.running?() and Store.active(Store.local()) != [] and not kept?()
+
+  @doc "Whether this node has something to go back to: its copy stays as it is until it has."
+  @spec kept?() :: boolean
+  def kept?, do: mark(:kept) != nil
 
   @doc "How this node stands."
   @spec status() :: Plan.status()
@@ -32,7 +36,7 @@ defmodule Foundation.Coordination.Formation do
     {table?, head} =
       case Store.head(table) do
         {:ok, head} -> {true, head}
-        :error -> {false, if(table in kept(), do: Feed.head(table), else: Head.beginning())}
+        :error -> {false, if(Feed.whole?(), do: Feed.head(table), else: Head.beginning())}
       end
 
     active = Store.active(table)
@@ -120,20 +124,30 @@ defmodule Foundation.Coordination.Formation do
   # Decided anew: the others may have done something before the lock was there. Then on, as one
   # thing follows the other.
   defp locked(deadline, insist) do
-    with :ok <- mend(), plan when plan not in [:settled, :wait] <- plan(insist) do
-      case carry_out(plan, deadline) do
-        :ok ->
-          locked(deadline, insist)
-          :done
+    case mend() do
+      :sound -> go_on(deadline, insist, :wait)
+      :ok -> go_on(deadline, insist, :done)
+      _failed -> :wait
+    end
+  end
 
-        {:doubt, plan} ->
-          {:doubt, plan}
+  defp go_on(deadline, insist, result) do
+    case plan(insist) do
+      plan when plan in [:settled, :wait] ->
+        result
 
-        _failed ->
-          :wait
-      end
-    else
-      _nothing -> :wait
+      plan ->
+        case carry_out(plan, deadline) do
+          :ok ->
+            locked(deadline, insist)
+            :done
+
+          {:doubt, plan} ->
+            {:doubt, plan}
+
+          _failed ->
+            result
+        end
     end
   end
 
@@ -143,8 +157,8 @@ defmodule Foundation.Coordination.Formation do
   defp carry_out(:forget, _deadline), do: Store.forget(Store.lost())
 
   defp carry_out({:drop, nodes}, _deadline), do: Store.drop(Store.agreed(), nodes)
-  defp carry_out(:part, _deadline), do: part(&restart/1)
-  defp carry_out({:join, nodes}, deadline), do: part(&join(nodes, &1, deadline))
+  defp carry_out(:part, _deadline), do: part(&restart/0)
+  defp carry_out({:join, nodes}, deadline), do: part(fn -> join(nodes, deadline) end)
   defp carry_out(doubt, _deadline), do: doubt
 
   defp plan(insist) do
@@ -172,71 +186,54 @@ defmodule Foundation.Coordination.Formation do
         do: status
   end
 
-  @doc """
-  Keeps what was lost with mnesia, if it was lost: to be called as soon as that is known.
-
-  While it is kept, nothing happens to it, whatever becomes of the `Feed` until it is restored.
-  """
-  @spec keep() :: :ok
-  def keep do
-    if not Store.running?() and mark(:kept) == nil do
-      Feed.attach()
-      mark(:kept, kept())
-    end
-
-    :ok
-  catch
-    # Without a Feed there is nobody to say that its copy is whole.
-    :exit, _no_feed -> :ok
-  end
-
-  # Without its copy a member of several must not go on as if it knew, as it may lack what was
-  # agreed just before.
   defp mend do
-    if sound?(), do: :ok, else: restart(kept())
-  end
-
-  defp kept do
-    whole? = Feed.whole?() or Cluster.members() == [node()]
-    mark(:kept) || if(whole?, do: Store.tables(), else: [Store.local()])
+    if sound?(), do: :sound, else: restart()
   end
 
   # Leaves the nodes with which mnesia runs, keeps what was agreed until then, and has `fun` go on
   # with that.
   defp part(fun) do
-    Feed.attach()
-    tables = if Store.head(Store.agreed()) == :error, do: [Store.local()], else: Store.tables()
-    mark(:kept, tables)
     mark_ended(Enum.max(Enum.map([status() | statuses()], & &1.head.epoch)))
+    mark(:kept, true)
     Store.stop()
-    # All that mnesia has carried out has been copied then.
+    fun.()
+  end
+
+  defp restart do
+    mark(:kept, true)
+    with :ok <- anew(), :ok <- restore(), do: let_go()
+  end
+
+  # All that mnesia has carried out has been copied then.
+  defp anew do
+    with :ok <- Store.restart(), do: Feed.attach()
+  end
+
+  # Without its copy a member of several must not go on as if it knew, as it may lack what was
+  # agreed just before.
+  defp restore do
+    rows = remembered()
+    agreed = if rows == [], do: :ok, else: Store.create(Store.agreed(), rows)
+    with :ok <- agreed, do: Store.create(Store.local(), Feed.copy(Store.local()))
+  end
+
+  defp remembered, do: if(Feed.whole?(), do: Feed.copy(Store.agreed()), else: [])
+
+  defp let_go do
     Feed.attach()
-    fun.(tables)
+    mark(:kept, nil)
+    # One that was started anew in between.
+    Feed.resume()
   end
 
-  defp restart(tables) do
-    if mark(:kept) == nil, do: Feed.attach()
-    mark(:kept, tables)
-
-    with :ok <- Store.restart(), :ok <- restore(tables) do
-      Feed.attach()
-      mark(:kept, nil)
-    end
-  end
-
-  defp restore([]), do: :ok
-
-  defp restore([table | tables]) do
-    rows = Feed.copy(table)
-    nothing? = table == Store.agreed() and rows == []
-
-    with :ok <- if(nothing?, do: :ok, else: Store.create(table, rows)) do
-      restore(tables)
-    end
-  end
-
+  # Who knows the latest head has what belongs to it, too.
   defp create do
-    with :ok <- Store.create(Store.agreed(), []), do: Feed.attach()
+    if remembered() == [] do
+      mark(:kept, true)
+      with :ok <- Store.create(Store.agreed(), []), do: let_go()
+    else
+      restart()
+    end
   end
 
   defp begin do
@@ -256,16 +253,15 @@ defmodule Foundation.Coordination.Formation do
     Call.call({Cluster.Server, node}, {:promise, epoch, nodes}, @status_ms) == true
   end
 
-  defp join(nodes, tables, deadline) do
-    with :ok <- Store.restart(),
+  defp join(nodes, deadline) do
+    with :ok <- anew(),
          :ok <- Store.join(nodes, deadline),
          :ok <- Store.write(Store.local(), Feed.copy(Store.local())),
          :ok <- check_loaded(nodes) do
-      Feed.attach()
-      mark(:kept, nil)
+      let_go()
     else
       error ->
-        restart(tables)
+        restart()
         error
     end
   end

@@ -18,14 +18,15 @@ defmodule Foundation.Coordination.Ledger do
         1_000
       )
 
-  Transactions take place one after the other, so that their functions should be short; and a
-  function may be run more than once before its transaction takes place: it must do nothing but
-  read and write the ledger.
+  Transactions take place one after the other, so that their functions should be short. A function
+  may be run more than once before its transaction takes place, and others' are run in the same
+  process before and after it: it must do nothing but read and write the ledger, and leave no
+  messages, links or flags behind.
 
   Values live as long as a majority of the members does: they are lost when more members than a
   minority lose their memory before the first of them is back in the cluster.
   """
-  alias Foundation.Coordination.{Cluster, Feed, Store, Transaction, Watchers, Work}
+  alias Foundation.Coordination.{Cluster, Feed, Queue, Store, Transaction, Watchers, Work}
   alias Foundation.{Call, Supervision}
 
   @typedoc "`{tag, term}`; the tag says which kind of thing the value is."
@@ -58,6 +59,7 @@ defmodule Foundation.Coordination.Ledger do
   def transaction(fun, timeout, table \\ table()) do
     cond do
       not is_function(fun, 0) -> {:error, {:aborted, :bad_function}}
+      table not in Store.tables() -> {:error, {:aborted, :bad_table}}
       not (is_integer(timeout) and timeout in 0..0xFFFFFFFF) -> {:error, {:aborted, :bad_timeout}}
       Process.get(@context) != nil -> {:error, {:aborted, :nested}}
       true -> attempt(table, fun, Call.deadline(timeout))
@@ -66,33 +68,14 @@ defmodule Foundation.Coordination.Ledger do
 
   defp attempt(table, fun, deadline) do
     with :ok <- Cluster.await(table, deadline) do
-      marker = :atomics.new(1, [])
-
-      case Work.run(Transaction, :run, [table, fun, marker, self(), deadline], deadline) do
-        {:ok, {:committed, result}} -> {:ok, result}
-        {:ok, {:unconfirmed, result, mark}} -> settle(table, result, mark, deadline)
-        {:ok, {:aborted, reason}} -> {:error, {:aborted, reason}}
-        {:ok, :again} -> attempt(table, fun, deadline)
-        {:ok, unsure} when unsure in [:unwanted, :unknown] -> {:error, :timeout}
-        {:error, :unavailable} -> {:error, :unavailable}
-        {:error, failure} -> failed(failure, table, fun, marker, deadline)
+      case Queue.run(table, fun, deadline) do
+        {:committed, result} -> {:ok, result}
+        {:unconfirmed, result, mark} -> settle(table, result, mark, deadline)
+        {:aborted, reason} -> {:error, {:aborted, reason}}
+        :again -> attempt(table, fun, deadline)
+        unsure_or_late when unsure_or_late in [:unknown, :late] -> {:error, :timeout}
+        :unavailable -> {:error, :unavailable}
       end
-    end
-  end
-
-  # A process that has not come to the commit has written nothing: it can be stopped, or replaced
-  # when it died.
-  defp failed(failure, table, fun, marker, deadline) do
-    case {failure, :atomics.get(marker, 1)} do
-      {{:exit, _reason}, 0} ->
-        attempt(table, fun, deadline)
-
-      {{:late, pid}, 0} ->
-        Process.exit(pid, :kill)
-        {:error, :timeout}
-
-      _committing ->
-        {:error, :timeout}
     end
   end
 
@@ -126,31 +109,32 @@ defmodule Foundation.Coordination.Ledger do
   """
   @spec write(key, term, pid | nil) :: :ok
   def write({_tag, _term} = key, value, owner \\ nil) when is_pid(owner) or is_nil(owner) do
-    %{table: table, number: number} = context = context()
-    row = {table, key, value, owner, number}
-    :ok = Transaction.mnesia(fn -> :mnesia.write(table, row, :write) end)
-    Process.put(@context, %{context | rows: Map.put(context.rows, key, row)})
-    :ok
+    %{table: table, number: number} = context()
+    change(key, {table, key, value, owner, number})
   end
 
   @doc "Removes `key`, inside a transaction; removing what is not there is no error."
   @spec delete(key) :: :ok
-  def delete({_tag, _term} = key) do
+  def delete({_tag, _term} = key), do: change(key, :deleted)
+
+  # mnesia gets it when the function has returned.
+  defp change(key, row) do
     context = context()
-    :ok = Transaction.mnesia(fn -> :mnesia.delete(context.table, key, :write) end)
-    Process.put(@context, %{context | rows: Map.put(context.rows, key, :deleted)})
+    context(%{context | rows: Map.put(context.rows, key, row)})
     :ok
   end
 
   @doc "All keys with `tag`, in no order, inside a transaction."
   @spec keys(term) :: [key]
   def keys(tag) do
-    table = context().table
+    %{table: table, rows: rows} = context()
 
     pattern =
       {{table, {:"$1", :_}, :_, :_, :_}, [{:"=:=", :"$1", {:const, tag}}], [{:element, 2, :"$_"}]}
 
-    Transaction.mnesia(fn -> :mnesia.select(table, [pattern], :read) end)
+    before = Transaction.mnesia(fn -> :mnesia.select(table, [pattern], :read) end)
+    written = for {{^tag, _term} = key, row} <- rows, row != :deleted, do: key
+    Enum.reject(before, &is_map_key(rows, &1)) ++ written
   end
 
   @doc "The process that owns `key`, inside a transaction; `nil` when there is none."
@@ -163,8 +147,13 @@ defmodule Foundation.Coordination.Ledger do
   end
 
   defp row(key) do
-    table = context().table
-    Transaction.mnesia(fn -> :mnesia.read(table, key, :read) end)
+    %{table: table, rows: rows} = context()
+
+    case rows do
+      %{^key => :deleted} -> []
+      %{^key => row} -> [row]
+      %{} -> Transaction.mnesia(fn -> :mnesia.read(table, key, :read) end)
+    end
   end
 
   @doc "The nodes that take part, inside a transaction: processes of others are as good as dead."

@@ -15,11 +15,13 @@ defmodule Foundation.Coordination.Store do
   join others.
   """
   alias Foundation.Call
-  alias Foundation.Coordination.Head
+  alias Foundation.Coordination.{Head, Work}
 
   @agreed Foundation.Coordination.Agreed
   @local Foundation.Coordination.Local
   @attributes [:key, :value, :owner, :version]
+  # mnesia starts, or stops, in a hundredth of that.
+  @switch_ms 5_000
 
   @type table :: atom
   @type row :: {table, key :: term, value :: term, owner :: pid | nil, version :: non_neg_integer}
@@ -40,22 +42,82 @@ defmodule Foundation.Coordination.Store do
   @spec running?() :: boolean
   def running?, do: :mnesia.system_info(:is_running) == :yes
 
+  @doc """
+  Calls `fun`, which asks mnesia for something; the caller ends with mnesia, if that dies meanwhile.
+
+  mnesia answers nobody who has asked it just when it died: who waits would wait for ever.
+  `{:error, :stopped}` when it does not run.
+  """
+  @spec ask((() -> result)) :: result | {:error, :stopped} when result: term
+  def ask(fun) do
+    # Its transactions unlink their process from the transaction manager.
+    mnesia = Process.whereis(:mnesia_kernel_sup)
+    Process.link(mnesia)
+
+    try do
+      fun.()
+    after
+      Process.unlink(mnesia)
+    end
+  rescue
+    # There is none, or none any more.
+    _error in [ArgumentError, ErlangError] -> {:error, :stopped}
+  end
+
   @doc "Stops mnesia, and what it leaves behind."
   @spec stop() :: :ok
   def stop do
-    :mnesia.stop()
+    Work.run(:mnesia, :stop, [], Call.deadline(@switch_ms))
     end_rest()
   end
+
+  # Some processes of mnesia wait for ever for one that was killed: those of a schema transaction when
+  # mnesia is stopped then, and all that start it when one of them dies before all have started.
+  defp end_rest do
+    servers = for name <- modules(), pid = Process.whereis(name), do: pid
+    rest = servers ++ spawned()
+    Enum.each(rest, &Process.exit(&1, :kill))
+
+    for ref <- Enum.map(rest, &Process.monitor/1) do
+      receive do: ({:DOWN, ^ref, :process, _pid, _reason} -> :ok)
+    end
+
+    :ok
+  end
+
+  # What mnesia does for who asked it, and goes on with when that one is dead.
+  defp spawned do
+    modules = modules()
+
+    for pid <- Process.list(),
+        {:initial_call, {module, _function, _arity}} <- [Process.info(pid, :initial_call)],
+        module in modules,
+        do: pid
+  end
+
+  # Its servers have the names of their modules.
+  defp modules, do: Application.spec(:mnesia, :modules)
 
   @doc "Sees to it that mnesia runs with an empty schema in memory: starts it, anew if need be."
   @spec restart() :: :ok | {:error, term}
   def restart do
-    if running?() and empty?() do
+    if running?() and empty?() and spawned() == [] do
       :ok
     else
       stop()
       Application.put_env(:mnesia, :schema_location, :ram)
-      :mnesia.start()
+      start()
+    end
+  end
+
+  defp start do
+    case Work.run(:mnesia, :start, [], Call.deadline(@switch_ms)) do
+      {:ok, result} ->
+        result
+
+      {:error, reason} ->
+        end_rest()
+        {:error, reason}
     end
   end
 
@@ -67,29 +129,18 @@ defmodule Foundation.Coordination.Store do
     :exit, _reason -> false
   end
 
-  # Schema transactions of mnesia have processes of their own, which wait for ever when who asked
-  # for one was killed in it and mnesia was stopped then.
-  defp end_rest do
-    modules = Application.spec(:mnesia, :modules)
-
-    for pid <- Process.list(),
-        {:initial_call, {module, _function, _arity}} <- [Process.info(pid, :initial_call)],
-        module in modules,
-        do: Process.exit(pid, :kill)
-
-    :ok
-  end
-
-  @doc "Makes `table` on this node, with `rows` in it."
+  @doc """
+  Makes `table` on this node, with `rows` in it; an error if there is one here, or where mnesia runs
+  with this node.
+  """
   @spec create(table, [row]) :: :ok | {:error, term}
   def create(table, rows) do
     own = if table == @local, do: [local_content: true], else: [majority: true]
     options = [ram_copies: [node()], attributes: @attributes] ++ own
 
-    case :mnesia.create_table(table, options) do
+    case ask(fn -> :mnesia.create_table(table, options) end) do
       {:atomic, :ok} -> write(table, rows)
-      {:aborted, {:already_exists, ^table}} -> write(table, rows)
-      {:aborted, reason} -> {:error, reason}
+      {_aborted_or_error, reason} -> {:error, reason}
     end
   end
 
@@ -101,14 +152,16 @@ defmodule Foundation.Coordination.Store do
   """
   @spec join([node], deadline :: integer) :: :ok | {:error, term}
   def join(nodes, deadline) do
-    with :ok <- connect(List.delete(nodes, node())),
-         :ok <- copy(@agreed),
-         :ok <- copy(@local) do
-      case :mnesia.wait_for_tables(tables(), Call.left(deadline)) do
-        :ok -> :ok
-        other -> {:error, other}
+    ask(fn ->
+      with :ok <- connect(List.delete(nodes, node())),
+           :ok <- copy(@agreed),
+           :ok <- copy(@local) do
+        case :mnesia.wait_for_tables(tables(), Call.left(deadline)) do
+          :ok -> :ok
+          other -> {:error, other}
+        end
       end
-    end
+    end)
   end
 
   defp connect(nodes) do
@@ -139,9 +192,9 @@ defmodule Foundation.Coordination.Store do
   def drop(_table, []), do: :ok
 
   def drop(table, [node | nodes]) do
-    case :mnesia.del_table_copy(table, node) do
+    case ask(fn -> :mnesia.del_table_copy(table, node) end) do
       {:atomic, :ok} -> drop(table, nodes)
-      {:aborted, reason} -> {:error, reason}
+      {_aborted_or_error, reason} -> {:error, reason}
     end
   end
 
@@ -157,16 +210,18 @@ defmodule Foundation.Coordination.Store do
     else
       []
     end
+  catch
+    :exit, _reason -> []
   end
 
   @doc "Lets mnesia on this node, and on those that run with it, forget `nodes`, which do not."
   @spec forget([node]) :: :ok | {:error, term}
-  def forget([]), do: :ok
+  def forget(nodes) do
+    forgotten = for node <- nodes, do: ask(fn -> :mnesia.del_table_copy(:schema, node) end)
 
-  def forget([node | nodes]) do
-    case :mnesia.del_table_copy(:schema, node) do
-      {:atomic, :ok} -> forget(nodes)
-      {:aborted, reason} -> {:error, reason}
+    case Enum.reject(forgotten, &(&1 == {:atomic, :ok})) do
+      [] -> :ok
+      [{_aborted_or_error, reason} | _others] -> {:error, reason}
     end
   end
 
@@ -189,31 +244,40 @@ defmodule Foundation.Coordination.Store do
   @spec read(table, term) :: {:ok, row} | :error
   def read(table, key) do
     case here(table, fn -> :mnesia.read(table, key) end) do
-      [row] -> {:ok, row}
-      [] -> :error
+      {:ok, [row]} -> {:ok, row}
+      {:ok, []} -> :error
+      :error -> :error
     end
   end
 
-  @doc "This node's copy of all rows, as they stand; none when the table is not there."
-  @spec rows(table) :: [row]
+  @doc "This node's copy of all rows, as they stand; `:error` when the table is not there."
+  @spec rows(table) :: {:ok, [row]} | :error
   def rows(table) do
     here(table, fn -> :mnesia.match_object({table, :_, :_, :_, :_}) end)
   end
 
+  @doc "Whether a transaction that writes into `table` is under way on this node, or not to be told."
+  @spec locked?(table) :: boolean
+  def locked?(table) do
+    Enum.any?(:mnesia.system_info(:held_locks), &match?({{^table, _key}, :write, _tid}, &1))
+  catch
+    _exit_or_error, _reason -> true
+  end
+
   # Past mnesia's locks, and without asking another node; mnesia may be stopped at any moment.
   defp here(table, fun) do
-    if active(table) == [], do: [], else: :mnesia.ets(fun)
+    if active(table) == [], do: :error, else: {:ok, :mnesia.ets(fun)}
   catch
-    _exit_or_error, _reason -> []
+    _exit_or_error, _reason -> :error
   end
 
   @doc "The head of this node's copy of `table`; `:error` when it has no copy."
   @spec head(table) :: {:ok, Head.t()} | :error
   def head(table) do
-    case {active(table), read(table, :head)} do
-      {[], _read} -> :error
-      {_active, {:ok, {_table, :head, head, _owner, _version}}} -> {:ok, head}
-      {_active, :error} -> {:ok, Head.beginning()}
+    case here(table, fn -> :mnesia.read(table, :head) end) do
+      {:ok, [{_table, :head, head, _owner, _version}]} -> {:ok, head}
+      {:ok, []} -> {:ok, Head.beginning()}
+      :error -> :error
     end
   end
 

@@ -6,7 +6,7 @@ defmodule Foundation.Coordination.Supervisor do
   """
   use Supervisor
 
-  alias Foundation.Coordination.{Cluster, Feed, Member, Sweeper, Watchers}
+  alias Foundation.Coordination.{Cluster, Feed, Member, Queue, Sweeper, Watchers}
 
   @keeper Foundation.Coordination.TableKeeper
 
@@ -17,13 +17,15 @@ defmodule Foundation.Coordination.Supervisor do
   def init([]) do
     # Those of a supervisor that was killed may not have heard of it yet, and still have their
     # names.
-    :ok = Foundation.Termination.await([@keeper, Watchers, Feed, Cluster.Server, Sweeper, Member])
+    names = [@keeper, Watchers, Feed, Cluster.Server, Queue, Sweeper, Member]
+    :ok = Foundation.Termination.await(names)
 
     children = [
       {Foundation.TableKeeper, name: @keeper, tables: tables()},
       Watchers,
       Feed,
       Cluster.Server,
+      Queue,
       Sweeper,
       Member
     ]

@@ -1,93 +1,200 @@
 defmodule Foundation.Coordination.Transaction do
   @moduledoc """
-  One attempt at a transaction of the ledger, in the process that `Foundation.Coordination.Ledger`
-  has started for it.
+  Transactions of the ledger, those of one turn together, in the process that
+  `Foundation.Coordination.Queue` has started for them.
 
-  The table is locked first, on all members that hold a copy, so that there is one transaction at
-  a time and nothing can be read that is not the latest. It goes on only if these members are the
-  composition in which the majority last came together (see
-  `t:Foundation.Coordination.Store.head/0`).
+  The table is locked first, on all members that hold a copy, so that there is one turn at a time
+  and nothing can be read that is not the latest. It goes on only if these members are the
+  composition in which the majority last came together (see `t:Foundation.Coordination.Head.t/0`).
+  Then the functions run one after the other: each sees what those before it wrote, and what one
+  wrote that failed is seen by none.
 
   mnesia's commit returns when this node has committed and the others have been told. If nodes are
   lost at that moment, they have not been; and if they are not lost by all alike, mnesia may let
   one abort what another has committed, and not notice. So it is confirmed: the
-  `Foundation.Coordination.Feed` of each node of the composition has to say that it has the
-  transaction, and all before it, without a gap. What is confirmed is on every node of a
-  composition with a majority, and every later majority shares a node with it. What is not, ends
-  the epoch.
+  `Foundation.Coordination.Feed` of each node of the composition has to say that it has the turn,
+  and all before it, without a gap. What is confirmed is on every node of a composition with a
+  majority, and every later majority shares a node with it. What is not, ends the epoch. A node
+  alone waits likewise for its own: mnesia may die before it has reported what it has committed.
   """
   alias Foundation.Call
-  alias Foundation.Coordination.{Cluster, Feed, Formation, Head, Ledger, Store}
+  alias Foundation.Coordination.{Cluster, Feed, Formation, Head, Ledger, Queue, Request, Store}
 
   # How long a copy may take to have what mnesia has committed; and this node's own, which has it
   # in its queue.
   @confirm_ms 1_000
+  # How long one may take to say that it has seen that nothing was written.
+  @unlock_ms 20
+  # No other function is begun in a turn when its functions have taken so long.
+  @turn_ms 5
 
-  @typedoc "Where a transaction stands in the history of its table."
+  @failed {__MODULE__, :failed}
+
+  @typedoc "Where a turn stands in the history of its table."
   @type mark :: {epoch :: non_neg_integer, Head.mark()}
 
   @doc """
-  Runs `fun`, for `caller`, if it still waits.
+  Carries out what is asked for, and answers each as `Foundation.Coordination.Queue.run/3` says;
+  returns `{:left, froms}`, whose requests have to wait for the next turn.
 
-  `:again` says that nothing has been written because the majority is just changing, `:unwanted`
-  that nobody waits any more; `:unknown` that mnesia was stopped in the midst of the commit.
-  `marker` is set when the commit begins.
+  What has no more than `margin` milliseconds is not begun. The process is linked to `queue` while
+  functions run.
   """
-  @spec run(Store.table(), (() -> term), :atomics.atomics_ref(), pid, integer) ::
-          {:committed, term}
-          | {:unconfirmed, term, mark}
-          | {:aborted, term}
-          | :again
-          | :unwanted
-          | :unknown
-  def run(table, fun, marker, caller, deadline) do
+  @spec run(Store.table(), [Queue.entry()], non_neg_integer, pid) :: {:left, [GenServer.from()]}
+  def run(table, entries, margin, queue) do
+    requests = Enum.map(entries, fn {_from, request} -> request end)
+
     result =
       transaction(fn ->
         # mnesia may run this anew: what it began before has been aborted then.
-        :atomics.put(marker, 1, 0)
-        check_wanted(caller, deadline)
+        Process.delete(@failed)
+        Enum.each(requests, &Request.again/1)
+        link(queue)
+        check_wanted(requests, margin)
         lock(table)
-        check_wanted(caller, deadline)
         head = head!(table)
         nodes = nodes!(table, head)
         if several?(table, nodes), do: check_own_copy(head)
-        next = Head.next(head)
-        Ledger.context(%{table: table, nodes: nodes, number: next.number, rows: %{}})
-        value = fun.()
-        rows = Ledger.context().rows
+        {outcomes, {number, rows}} = perform(requests, margin, table, nodes, head.number)
+        Process.unlink(queue)
+        next = if rows == %{}, do: head, else: Head.next(head, number)
         if rows != %{}, do: write_head(table, next)
-        :atomics.put(marker, 1, 1)
-        {value, rows, {next.epoch, Head.mark(next)}, nodes}
+        Enum.each(requests, &Request.committing/1)
+        {outcomes, rows, {next.epoch, Head.mark(next)}, nodes}
       end)
 
     case result do
-      {:atomic, {value, rows, _mark, _nodes}} when rows == %{} -> {:committed, value}
-      {:atomic, {value, rows, mark, nodes}} -> finish(table, value, rows, mark, nodes)
-      {:aborted, reason} -> aborted(reason, :atomics.get(marker, 1) == 1)
+      {:atomic, {outcomes, rows, mark, nodes}} when rows == %{} ->
+        left = answer(entries, outcomes, true, mark)
+        if several?(table, nodes), do: await_unlocked(nodes, mark)
+        {:left, left}
+
+      {:atomic, {outcomes, rows, mark, nodes}} ->
+        {:left, answer(entries, outcomes, finish(table, rows, mark, nodes), mark)}
+
+      {:aborted, reason} ->
+        for {from, request} <- entries,
+            do: GenServer.reply(from, aborted(reason, Request.committing?(request)))
+
+        {:left, []}
     end
   end
 
-  # mnesia answers nobody who has asked it for a transaction just when it died.
-  defp transaction(fun) do
-    mnesia = Process.whereis(:mnesia_tm)
-    Process.link(mnesia)
-    result = :mnesia.transaction(fun)
-    Process.unlink(mnesia)
-    result
-  rescue
-    # There is none, or none any more.
-    _error in [ArgumentError, ErlangError] -> {:aborted, :stopped}
+  defp answer(entries, outcomes, agreed?, mark) do
+    {left, done} = entries |> Enum.zip(outcomes) |> Enum.split_with(&match?({_entry, :left}, &1))
+
+    for {{from, _request}, outcome} <- done,
+        do: GenServer.reply(from, told(outcome, agreed?, mark))
+
+    Enum.map(left, fn {{from, _request}, :left} -> from end)
   end
 
+  # What nothing was written in is not confirmed, and the other nodes are told to unlock the table
+  # by a message: the next turn, which would sleep if it came before it, begins behind it.
+  defp await_unlocked(nodes, mark), do: Feed.have?(nodes, mark, @unlock_ms)
+
+  defp transaction(fun) do
+    with {:error, reason} <- Store.ask(fn -> :mnesia.transaction(fun) end), do: {:aborted, reason}
+  end
+
+  defp link(queue) do
+    Process.link(queue)
+  rescue
+    # It is dead: who asked hears of that, and asks again.
+    _error in ErlangError -> :mnesia.abort(:stopped)
+  end
+
+  defp check_wanted(requests, margin) do
+    if not Enum.any?(requests, &Request.wanted?(&1, margin)), do: :mnesia.abort(:unwanted)
+  end
+
+  # The outcome of each; the number of the last one that wrote something, and what all wrote. The
+  # table is locked meanwhile, and nobody is answered.
+  defp perform(requests, margin, table, nodes, number) do
+    over = Call.deadline(@turn_ms)
+
+    Enum.map_reduce(requests, {number, %{}}, fn request, {number, rows} ->
+      context = %{table: table, nodes: nodes, number: number + 1, rows: %{}}
+      outcome = if Call.left(over) > 0, do: perform(request, margin, context), else: :left
+
+      case outcome do
+        {:ok, _value, own} when own == %{} ->
+          {outcome, {number, rows}}
+
+        {:ok, _value, own} ->
+          if hides?(own, rows) do
+            Request.again(request)
+            {:left, {number, rows}}
+          else
+            Enum.each(own, &write(table, &1))
+            {outcome, {number + 1, Map.merge(rows, own)}}
+          end
+
+        _left_late_or_aborted ->
+          {outcome, {number, rows}}
+      end
+    end)
+  end
+
+  defp perform(request, margin, context) do
+    if Request.wanted?(request, margin) and Request.run(request) do
+      outcome = call(request.fun, context)
+      if Request.ran(request), do: outcome, else: :late
+    else
+      :late
+    end
+  end
+
+  # Were a key written and deleted in one turn, its watchers would hear of neither.
+  defp hides?(own, rows) do
+    Enum.any?(own, fn {key, row} ->
+      row == :deleted and Map.get(rows, key, :deleted) != :deleted
+    end)
+  end
+
+  # Whatever it makes of mnesia's failure, that is the failure of all.
+  defp call(fun, context) do
+    Ledger.context(context)
+    outcome = caught(fun)
+    %{rows: rows} = Ledger.context()
+    Ledger.context(nil)
+
+    case {Process.get(@failed), outcome} do
+      {nil, {:ok, value}} -> {:ok, value, rows}
+      {nil, {:aborted, reason}} -> {:aborted, reason}
+      {{:failed, reason}, _outcome} -> :mnesia.abort(reason)
+    end
+  end
+
+  # The reasons are those that mnesia gives.
+  defp caught(fun) do
+    {:ok, fun.()}
+  catch
+    :exit, {:aborted, {:ledger, reason}} -> {:aborted, reason}
+    :exit, reason -> {:aborted, reason}
+    :throw, value -> {:aborted, {:throw, value}}
+    :error, reason -> {:aborted, {reason, __STACKTRACE__}}
+  end
+
+  defp write(table, {key, :deleted}), do: mnesia(fn -> :mnesia.delete(table, key, :write) end)
+  defp write(table, {_key, row}), do: mnesia(fn -> :mnesia.write(table, row, :write) end)
+
   @doc """
-  Calls mnesia inside a transaction: if it fails because it is being stopped, the transaction is
-  aborted.
+  Calls mnesia inside a transaction: if it fails, because it is being stopped say, all of the turn
+  is aborted.
   """
   @spec mnesia((() -> result)) :: result when result: term
   def mnesia(fun) do
     fun.()
   catch
-    :error, _reason -> :mnesia.abort(:stopped)
+    :exit, {:aborted, reason} -> fail(reason)
+    _kind, _reason -> fail(:stopped)
+  end
+
+  @spec fail(term) :: no_return
+  defp fail(reason) do
+    Process.put(@failed, {:failed, reason})
+    :mnesia.abort(reason)
   end
 
   @doc """
@@ -138,10 +245,6 @@ defmodule Foundation.Coordination.Transaction do
     end
   end
 
-  defp check_wanted(caller, deadline) do
-    if Call.left(deadline) == 0 or not Process.alive?(caller), do: :mnesia.abort(:unwanted)
-  end
-
   defp lock(table), do: mnesia(fn -> :mnesia.write_lock_table(table) end)
 
   defp head!(table) do
@@ -157,6 +260,7 @@ defmodule Foundation.Coordination.Transaction do
 
   defp nodes!(table, head) do
     cond do
+      Formation.kept?() -> :mnesia.abort(:changing)
       table == Store.local() -> [node() | Cluster.connected()]
       Cluster.agrees?(head, Store.active(table)) -> head.nodes
       true -> :mnesia.abort(:changing)
@@ -172,26 +276,34 @@ defmodule Foundation.Coordination.Transaction do
 
   defp confirmed?(nodes, mark), do: Feed.have?(nodes, mark, @confirm_ms)
 
-  defp finish(table, value, rows, {epoch, _mark} = mark, nodes) do
+  # Whether what has been committed is agreed.
+  defp finish(table, rows, {epoch, _mark} = mark, nodes) do
     cond do
       table == Store.local() ->
         Ledger.tell(rows)
-        {:committed, value}
+        true
 
-      nodes == [node()] or confirmed?(nodes, mark) ->
-        {:committed, value}
+      confirmed?(nodes, mark) ->
+        true
 
       true ->
         Formation.end_epoch(epoch)
-        {:unconfirmed, value, mark}
+        false
     end
   end
+
+  # What another one of the turn wrote may be why one failed, or what one read.
+  defp told({:ok, value, _own}, true, _mark), do: {:committed, value}
+  defp told({:ok, _value, own}, false, _mark) when own == %{}, do: :again
+  defp told({:ok, value, _own}, false, mark), do: {:unconfirmed, value, mark}
+  defp told({:aborted, reason}, true, _mark), do: {:aborted, reason}
+  defp told({:aborted, _reason}, false, _mark), do: :again
+  defp told(:late, _agreed?, _mark), do: :late
 
   @again [:no_majority, :no_exists, :node_not_running, :bad_commit]
 
   # mnesia aborts a commit for reasons that it names; if it fails in it, the outcome is not known.
-  defp aborted({:ledger, reason}, _committing?), do: {:aborted, reason}
-  defp aborted(:unwanted, _committing?), do: :unwanted
+  defp aborted(:unwanted, _committing?), do: :late
   defp aborted(:stopped, true), do: :unknown
   defp aborted(reason, _committing?) when reason in [:changing, :nomore, :stopped], do: :again
   defp aborted({reason, _what}, _committing?) when reason in @again, do: :again

@@ -6,6 +6,7 @@ defmodule Foundation.Coordination.PartitionTest do
   """
   use ExUnit.Case, async: false
 
+  alias Foundation.Coordination
   alias Foundation.Coordination.{Consensus, Primitives, Store}
   alias Foundation.Test.{Actor, Cluster, Load, Peer}
 
@@ -71,6 +72,16 @@ defmodule Foundation.Coordination.PartitionTest do
       :ok = Cluster.call(cluster, a, Load, :start, [1_000])
       answers
     end)
+  end
+
+  test "a node that is lost before it is part of the majority joins again", %{cluster: cluster} do
+    [a, b, c] = cluster.members
+    :ok = Cluster.call(cluster, c, :sys, :suspend, [Coordination.Cluster.Server])
+    :ok = Cluster.call(cluster, c, Store, :stop, [])
+    Cluster.await_view(cluster, [a, b])
+    :ok = Cluster.call(cluster, c, Peer, :visit, [[a, b]])
+    :ok = Cluster.call(cluster, c, :sys, :resume, [Coordination.Cluster.Server])
+    Cluster.await_view(cluster, cluster.members)
   end
 
   test "mnesia is killed on one node after the other, or on all at once", %{cluster: cluster} do
@@ -192,7 +203,8 @@ defmodule Foundation.Coordination.PartitionTest do
 
     rows =
       for node <- cluster.members do
-        cluster |> Cluster.call(node, Store, :rows, [Store.agreed()]) |> Enum.sort()
+        {:ok, rows} = Cluster.call(cluster, node, Store, :rows, [Store.agreed()])
+        Enum.sort(rows)
       end
 
     assert length(Enum.uniq(rows)) == 1

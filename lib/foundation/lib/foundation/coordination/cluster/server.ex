@@ -36,8 +36,7 @@ defmodule Foundation.Coordination.Cluster.Server do
     :ok = :net_kernel.monitor_nodes(true)
     :ok = Watchers.subscribe(:head)
 
-    Formation.keep()
-    if Cluster.members() == [node()], do: Formation.round(deadline(), nil)
+    if Cluster.members() == [node()], do: first_round()
     for node <- Cluster.connected(), do: changed(node)
     send(self(), :tick)
 
@@ -53,6 +52,11 @@ defmodule Foundation.Coordination.Cluster.Server do
       raise ArgumentError,
             "config :foundation, members: must be a list of nodes: #{inspect(members)}"
     end
+  end
+
+  defp first_round do
+    with %Task{} = task <- task(Formation, :round, [deadline(), nil]),
+         do: Task.yield(task, @round_ms) || Task.shutdown(task, :brutal_kill)
   end
 
   @impl true
@@ -107,7 +111,6 @@ defmodule Foundation.Coordination.Cluster.Server do
   end
 
   def handle_info({:DOWN, ref, _, _, _reason}, %{mnesia: ref} = state) do
-    Formation.keep()
     {:noreply, look(%{state | mnesia: nil})}
   end
 
@@ -154,7 +157,8 @@ defmodule Foundation.Coordination.Cluster.Server do
     if in_order?(), do: %{state | doubt: nil}, else: begin(state)
   end
 
-  defp in_order?, do: Formation.sound?() and Cluster.view() != :error
+  # A node that was lost before it was part of the majority can join again when it has been forgotten.
+  defp in_order?, do: Formation.sound?() and Cluster.view() != :error and Store.lost() == []
 
   defp follow_mnesia(%{mnesia: nil} = state) do
     if Store.running?() do
