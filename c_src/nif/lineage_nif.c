@@ -85,7 +85,6 @@ static void make_atoms(ErlNifEnv *env) {
     am_false = enif_make_atom(env, "false");
 }
 
-/* The threads' own pointers lead into what is freed here: they must be gone with the library. */
 static atomic_flag library_lock = ATOMIC_FLAG_INIT;
 static uint32_t library_opens;
 
@@ -106,11 +105,20 @@ int lin_library_open(void) {
 void lin_library_close(void) {
     lin_spin_lock(&library_lock);
     if (--library_opens == 0) {
-        lin_gate_deinit();
         enif_mutex_destroy(lin_nif.maintenance);
         lin_nif.maintenance = NULL;
     }
     lin_spin_unlock(&library_lock);
+}
+
+/*
+ * The threads' own pointers go when the library is unmapped, and so must what they lead to: between
+ * the last unload and the unmapping, which the VM may put off, it may be loaded again. This runs at
+ * exit, too, among callbacks: then the library is open.
+ */
+__attribute__((destructor)) static void unmapped(void) {
+    if (library_opens == 0)
+        lin_gate_deinit();
 }
 
 static int load(ErlNifEnv *env, void **priv_data, ERL_NIF_TERM info) {
