@@ -41,7 +41,7 @@ defmodule MABEAM.AsyncRequestTest do
   end
 
   test "ends at its deadline", %{id: id, pid: pid} do
-    {:ok, reference} = Comms.send_async_request(id, {:hold, 1}, timeout: 20)
+    {:ok, reference} = Comms.send_async_request(id, {:hold, 1}, timeout: 2_000)
     assert_receive {:mabeam_response, ^reference, {:error, :timeout}}, 5_000
     send(pid, {:release, 1, :late})
     assert Comms.request(id, {:echo, 1}) == {:ok, 1}

@@ -1,5 +1,6 @@
 defmodule MABEAM.CommsTest do
-  use ExUnit.Case, async: true
+  # Not beside others: it asks each agent there is.
+  use ExUnit.Case
 
   alias Foundation.Test.{Relay, Signals}
   alias MABEAM.{Agent, Comms}
@@ -31,7 +32,7 @@ defmodule MABEAM.CommsTest do
     test "is answered" do
       {id, _pid} = Servant.start!()
       assert Comms.request(id, {:echo, :hello}) == {:ok, :hello}
-      assert Comms.request(id, {:echo, :hello}, 1_000) == {:ok, :hello}
+      assert Comms.request(id, {:echo, :hello}, 10_000) == {:ok, :hello}
       assert {:ok, %{requests: 2, errors: 0, in_flight: 0}} = Agent.metrics(id)
     end
 
@@ -43,7 +44,7 @@ defmodule MABEAM.CommsTest do
 
     test "ends at its deadline, and gives its place back" do
       {id, pid} = Servant.start!()
-      assert Comms.request(id, {:hold, 1}, 20) == {:error, :timeout}
+      assert Comms.request(id, {:hold, 1}, 2_000) == {:error, :timeout}
       holding(pid, 1)
       fill(id, 100)
       assert Comms.notify(id, :filler) == {:error, :busy}
@@ -284,7 +285,7 @@ defmodule MABEAM.CommsTest do
       {id, _pid} = Servant.start!()
       :ok = Comms.subscribe(id, topic)
       {:ok, next} = Agent.restart(id)
-      assert {:ok, %{delivered: [^id]}} = Comms.publish_event(topic, 1, timeout: 1_000)
+      assert {:ok, %{delivered: [^id]}} = Comms.publish_event(topic, 1, timeout: 10_000)
       assert_receive {:event, ^next, {:mabeam_event, ^topic, 1}}, 5_000
     end
 

@@ -99,7 +99,7 @@ defmodule MABEAM.Coordination.AuctionTest do
       end)
 
     assert {:ok, %{winner: ^good, failed: %{^silent => :timeout}}} =
-             coordinate(:auction, [silent, good], %{}, timeout: 2_000)
+             coordinate(:auction, [silent, good], %{}, timeout: 4_000)
 
     assert_received {:asked, agent}
     send(agent, :go)

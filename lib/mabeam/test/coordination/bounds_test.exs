@@ -87,8 +87,8 @@ defmodule MABEAM.Coordination.BoundsTest do
     assert_receive {:running, worker, _context}, 5_000
     finish({id, worker})
 
-    {:ok, id} = Coordination.coordinate_async(protocol, [:a], %{test: self()}, timeout: 50)
-    {:error, :timeout} = Coordination.get_session_results(id, 5_000)
+    {:ok, id} = Coordination.coordinate_async(protocol, [:a], %{test: self()}, timeout: 2_000)
+    {:error, :timeout} = Coordination.get_session_results(id, 30_000)
 
     counted =
       for {counter, count} <- stats(), count != before[counter], into: %{} do

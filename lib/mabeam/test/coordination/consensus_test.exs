@@ -101,7 +101,7 @@ defmodule MABEAM.Coordination.ConsensusTest do
     agents = [silent | for(_n <- 1..2, do: voter({:vote, 1}))]
 
     assert {:ok, %{value: 1, failed: %{^silent => :timeout}}} =
-             coordinate(:consensus, agents, %{value: 1, rounds: 1}, timeout: 2_000)
+             coordinate(:consensus, agents, %{value: 1, rounds: 1}, timeout: 4_000)
 
     assert_received {:asked, agent}
     send(agent, :go)

@@ -140,11 +140,11 @@ defmodule MABEAM.Coordination.KillTest do
 
     test "and nobody hands in anything: the deadline holds", %{protocol: protocol} do
       {:ok, id} =
-        Coordination.coordinate_async(protocol, [:nobody], %{test: self()}, timeout: 300)
+        Coordination.coordinate_async(protocol, [:nobody], %{test: self()}, timeout: 3_000)
 
       worker = next_worker()
       kill(Coordination)
-      assert Coordination.get_session_results(id, 5_000) == {:error, :timeout}
+      assert Coordination.get_session_results(id, 30_000) == {:error, :timeout}
       refute Process.alive?(worker)
     end
 

@@ -71,12 +71,12 @@ defmodule MABEAM.Coordination.LegacyTest do
 
       task =
         Task.Supervisor.async_nolink(__MODULE__.Tasks, fn ->
-          Coordination.coordinate(context.protocol, [:nobody], %{test: test}, timeout: 300)
+          Coordination.coordinate(context.protocol, [:nobody], %{test: test}, timeout: 3_000)
         end)
 
       assert_receive {:running, runner, %{session: id}}, 5_000
       send(runner, {:exit, :oh})
-      assert Task.await(task) == {:error, :timeout}
+      assert Task.await(task, 30_000) == {:error, :timeout}
       {:ok, sessions} = Coordination.list_active_sessions()
       assert Enum.any?(sessions, &(&1.id == id))
       :ok = Coordination.cancel_session(id)
@@ -85,7 +85,7 @@ defmodule MABEAM.Coordination.LegacyTest do
 
   test "a session that takes too long is lost in the same way", %{protocol: protocol} do
     capture_log(fn ->
-      {id, task, process} = begin(protocol, timeout: 100)
+      {id, task, process} = begin(protocol, timeout: 2_000)
       Enum.each([task, process], &await_down/1)
       assert Coordination.get_session_results(id, 100) == {:error, :pending}
       :ok = Coordination.cancel_session(id)

@@ -165,16 +165,16 @@ defmodule MABEAM.Coordination.SessionTest do
   describe "the deadline" do
     test "ends session and worker", %{protocol: protocol} do
       Probe.listen!(protocol)
-      task = coordinate(protocol, timeout: 50)
+      task = coordinate(protocol, timeout: 2_000)
       worker = next_worker()
-      assert Task.await(task) == {:error, :timeout}
+      assert Task.await(task, 30_000) == {:error, :timeout}
       assert_receive {:event, :exception, _measurements, %{reason: :timeout, retry: false}}, 5_000
       refute Process.alive?(worker)
     end
 
     test "is one for all attempts", %{retried: protocol} do
       {:ok, id} =
-        Coordination.coordinate_async(protocol, [:nobody], %{test: self()}, timeout: 500)
+        Coordination.coordinate_async(protocol, [:nobody], %{test: self()}, timeout: 3_000)
 
       assert_receive {:running, worker, %{deadline: deadline}}, 5_000
       Process.exit(worker, :kill)
@@ -191,7 +191,7 @@ defmodule MABEAM.Coordination.SessionTest do
           receive do: (:go -> :late)
         end)
 
-      {:ok, id} = Coordination.coordinate_async(protocol, [agent], %{test: test}, timeout: 300)
+      {:ok, id} = Coordination.coordinate_async(protocol, [agent], %{test: test}, timeout: 3_000)
       worker = next_worker()
       send(worker, {:ask, :think, 60_000})
       assert_receive {:asked, asked, {:coordination, ^protocol, :think, %{}}}, 5_000

@@ -379,7 +379,7 @@ defmodule Foundation.Coordination.KillTest do
     :ok = Feed.attach()
     in_feed(fn -> :mnesia.unsubscribe({:table, Store.agreed(), :simple}) end)
     task = unreported(tag)
-    assert_receive {:foundation_ledger, {^tag, 1}, :written}, 5_000
+    assert_receive {:foundation_ledger, {^tag, 1}, :written}, 30_000
     :ok = Feed.attach()
     assert Task.await(task, 30_000) == {:ok, :ok}
   end

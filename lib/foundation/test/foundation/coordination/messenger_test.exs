@@ -31,7 +31,7 @@ defmodule Foundation.Coordination.MessengerTest do
              Messenger.call([node()], Kernel, :no_such_function, [], deadline(5_000))
 
     assert [{_, {:error, :timeout}}] =
-             Messenger.call([node()], __MODULE__, :tell_and_wait, [self()], deadline(100))
+             Messenger.call([node()], __MODULE__, :tell_and_wait, [self()], deadline(2_000))
 
     assert_received {:running, pid}
     ref = Process.monitor(pid)
@@ -52,7 +52,7 @@ defmodule Foundation.Coordination.MessengerTest do
     :ok = Messenger.cast([node()], Kernel, :send, [self(), :cast], deadline(5_000))
     assert_receive :cast, 5_000
 
-    :ok = Messenger.cast([node()], __MODULE__, :tell_and_wait, [self()], deadline(100))
+    :ok = Messenger.cast([node()], __MODULE__, :tell_and_wait, [self()], deadline(2_000))
     assert_receive {:running, pid}, 5_000
     ref = Process.monitor(pid)
     assert_receive {:DOWN, ^ref, :process, ^pid, _reason}, 5_000
