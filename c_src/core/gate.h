@@ -102,7 +102,7 @@ extern struct lin_gate lin_gate;
 #endif
 extern LIN_TLS struct lin_thread *lin_self;
 
-/* Call once before any other; `host` must outlive the library. */
+/* Call before any other, again when nobody is inside; `host` must outlive the library. */
 void lin_gate_init(const struct lin_host *host);
 /* Frees every thread's memory. No thread may be inside, or enter again. */
 void lin_gate_deinit(void);

@@ -14,8 +14,8 @@
  * open, close: dirty, serialised by `maintenance`. Unhooked, trace_status answers `remove` and the
  * VM's flags melt away by themselves; the census stays readable. close takes the census from the
  * gate first, waits until no thread is inside, and frees it then, so a callback may run at any
- * time, during halt too. Two loads of one file share these globals, and so does the driver: the
- * last unload frees.
+ * time, during halt too. Two loads of one file share these globals, and so does the driver; what
+ * the threads have goes with the library itself.
  */
 
 struct lin_nif lin_nif;
@@ -112,13 +112,17 @@ void lin_library_close(void) {
 }
 
 /*
- * The threads' own pointers go when the library is unmapped, and so must what they lead to: between
- * the last unload and the unmapping, which the VM may put off, it may be loaded again. This runs at
- * exit, too, among callbacks: then the library is open.
+ * The threads' own pointers go when the library is unmapped, and so must what they lead to: not at
+ * the last unload, for who is about to open it again may have kept it mapped. This runs at exit,
+ * too, among callbacks: the library is open then, or, with the lock never given back, opens no
+ * more.
  */
 __attribute__((destructor)) static void unmapped(void) {
+    lin_spin_lock(&library_lock);
     if (library_opens == 0)
         lin_gate_deinit();
+    else
+        lin_spin_unlock(&library_lock);
 }
 
 static int load(ErlNifEnv *env, void **priv_data, ERL_NIF_TERM info) {
